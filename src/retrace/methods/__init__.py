@@ -1,0 +1,1 @@
+"""One paper, one file: configuration, views and loss. A method returns losses and does nothing else."""

@@ -1,0 +1,352 @@
+"""STFC3 and FC3: fully convolutional cycle-consistency.
+
+Tang, Jiang, Xie, Cao, Zhang, Torr, Hu: "Breaking Shortcut: Exploring Fully Convolutional Cycle-Consistency for Video
+Correspondence Learning", ICCV workshops 2021 (`papers/stfc3.txt`).
+
+| paper | here | shape |
+|---|---|---|
+| I_t | clip | (T, 3, H, W), uint8 |
+| X^f_t, X^b_t (Eq. 4) | forward, backward | (B, T, 3, S, S); backward in **reversed time** |
+| B_theta_f, B_theta_b | matrices of `walk.warp.crop_matrix` | (3, 3) |
+| B_fb | reading (its inverse point map: where to read) | (B, 2, 3) |
+| F^f, F^b (Eq. 5) | feat_forward, feat_backward | (B, T, C, h, w) |
+| F^fb (Eq. 9) | warped | (B, T, N, C) |
+| A^S (Eq. 7) | forward_steps, turn, backward_steps | (B, N, N) |
+| M_b (Eq. 11) | mask | (B, N) |
+| tau | temperature | |
+
+Vanilla FC3 (Eq. 3) is `variant="fc3"`: one crop, walked out and back on the same features, no warp and no mask. The
+paper's padding variants are the encoder's `padding_mode`.
+
+Departures, and what the released code does otherwise (options in brackets):
+
+1. Time is counted from 0 here, from 1 in the paper: the paper's cycle k starts at frame s = k - 1.
+2. The released code leaves out the cycle that starts at frame T - 2 [`cycles="released"`].
+3. The released code divides by the number of unmasked nodes and averages the cycles; the paper divides by all nodes and
+   sums the cycles [`reduction="masked_nodes"`].
+4. The released target can hold neighbours [`target_radius`, in nodes; its published 0.1 is the identity].
+5. The paper applies a matrix made for pixels to nodes. Node j sits on pixel `j * stride`, so this reads up to a node
+   off when the crops differ in scale; we correct it [`node_alignment="as_released"` does not].
+6. The released code first crops every frame by itself [`frame_jitter=True`] and has other colour strengths
+   [`colour="released"`].
+7. Not in the paper: `direct_weight` adds the shortest cycle there is, from the warped frame straight to the other crop of
+   the same frame, for every frame. It gives a clear signal from the first step on (docs/methods/stfc3.md).
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from retrace.encoders.heads import Projector
+from retrace.encoders.resnet import ResNet
+from retrace.methods.losses import Losses
+from retrace.video import transforms
+from retrace.video.transforms import ColourAugmentation
+from retrace.walk import cycles, neighborhood, warp
+from retrace.walk.affinity import affinity, transition
+from retrace.walk.nodes import normalise, to_nodes
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# (forward, backward) strengths. "paper" is Appendix B, "released" is what the authors' code runs.
+COLOUR: dict[str, tuple[ColourAugmentation, ColourAugmentation]] = {
+    "none": (ColourAugmentation(), ColourAugmentation()),
+    "paper": (
+        ColourAugmentation((0.8, 0.8, 0.8, 0.2), 0.8, grey_probability=0.2, blur_probability=0.2),
+        ColourAugmentation(
+            (0.4, 0.4, 0.2, 0.1), 0.8, grey_probability=0.2, blur_probability=0.2, solarize_probability=0.2
+        ),
+    ),
+    "released": (
+        ColourAugmentation((0.4, 0.4, 0.2, 0.1), 0.8, grey_probability=0.2, blur_probability=1.0),
+        ColourAugmentation(
+            (0.4, 0.4, 0.2, 0.1), 0.8, grey_probability=0.2, blur_probability=0.1, solarize_probability=0.2
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class STFC3Config:
+    """Everything the paper names.
+
+    Attributes:
+        variant: "stfc3", or "fc3" for the vanilla method of section 3.2.
+        clip_length: T, frames.
+        crop_size: S, pixels.
+        crop_area: gamma, range of the crop's share of the frame's area (Table 5).
+        crop_ratio: range of the crop's width / height.
+        flip_probability: of mirroring, drawn separately for the forward and the backward crop.
+        frame_jitter: crop every frame by itself first (area .8-.95), as the released code does.
+        colour: "paper" (Appendix B), "released" or "none".
+        temperature: tau of Eq. 7.
+        edge_dropout: probability that an edge of a transition is dropped.
+        cycles: "paper" starts at frames 0 .. T-2, "released" at 0 .. T-3.
+        reduction: "all_nodes" (Eq. 12, cycles summed) or "masked_nodes" (released, cycles averaged).
+        target_radius: p-norm distance, in nodes, within which a walker has come home; 0 is Eq. 13.
+        target_norm: that p.
+        node_alignment: "exact" or "as_released"; departure 5.
+        direct_weight: weight of the direct term; departure 7. 0 is the paper.
+        projector_hidden: width of the first fully connected layer.
+        projector_outputs: width of the second.
+    """
+
+    variant: str = "stfc3"
+    clip_length: int = 4
+    crop_size: int = 256
+    crop_area: tuple[float, float] = (0.08, 1.0)
+    crop_ratio: tuple[float, float] = (0.7, 1.3)
+    flip_probability: float = 0.5
+    frame_jitter: bool = False
+    colour: str = "paper"
+    temperature: float = 0.05
+    edge_dropout: float = 0.1
+    cycles: str = "paper"
+    reduction: str = "all_nodes"
+    target_radius: float = 0.0
+    target_norm: float = 1.0
+    node_alignment: str = "exact"
+    direct_weight: float = 0.0
+    projector_hidden: int = 2048
+    projector_outputs: int = 512
+
+    def __post_init__(self) -> None:
+        """Errors: ValueError naming the field, what it was and what it may be."""
+        choices = {
+            "variant": ("stfc3", "fc3"),
+            "colour": tuple(COLOUR),
+            "cycles": ("paper", "released"),
+            "reduction": ("all_nodes", "masked_nodes"),
+            "node_alignment": ("exact", "as_released"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}")
+        shortest = 3 if self.cycles == "released" else 2
+        if self.clip_length < shortest:
+            raise ValueError(
+                f"clip_length is {self.clip_length}; cycles={self.cycles!r} needs at least {shortest} frames"
+            )
+        if not self.temperature > 0:
+            raise ValueError(f"temperature is {self.temperature}; expected a number above 0")
+
+
+class STFC3Views:
+    """From a clip to the forward and backward crops (Eq. 4). Picklable; draws everything from the generator."""
+
+    def __init__(self, config: STFC3Config) -> None:
+        """`config` decides crops, flips and colour."""
+        self.config = config
+
+    def __call__(self, clip: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Two transformed copies of a clip.
+
+        Args:
+            clip: uint8 (T, 3, H, W), RGB.
+            generator: randomness.
+
+        Returns:
+            forward: (T, 3, S, S), ImageNet-normalised, frames 0 .. T-1.
+            backward: the same of the other crop, frames T-1 .. 0 (absent for FC3).
+            reading: (2, 3), for each position of the backward crop the position to read in the forward crop, both in
+                normalised coordinates of pixels (absent for FC3).
+        """
+        config = self.config
+        frames = clip.float() / 255
+        colour_forward, colour_backward = COLOUR[config.colour]
+        jitter = self._frame_jitter(frames, generator)
+        to_forward = self._crop_matrix(frames, generator)
+        forward = transforms.crop(frames, to_forward @ jitter, config.crop_size)
+        views = {"forward": _standardise(colour_forward(forward, generator))}
+        if config.variant == "stfc3":
+            to_backward = self._crop_matrix(frames, generator)
+            backward = transforms.crop(frames, to_backward @ jitter, config.crop_size)
+            views["backward"] = _standardise(colour_backward(backward, generator)).flip(0)
+            views["reading"] = warp.reading_matrix(to_forward, to_backward).float()
+        return views
+
+    def _crop_matrix(self, frames: Tensor, generator: torch.Generator) -> Tensor:
+        """One crop and flip for all frames: (3, 3), frame -> crop."""
+        height, width = frames.shape[-2:]
+        box = transforms.random_resized_box(
+            height, width, self.config.crop_area, self.config.crop_ratio, generator
+        )
+        flip = torch.rand((), generator=generator) < self.config.flip_probability
+        return warp.crop_matrix(torch.tensor(box), flip, height, width)
+
+    def _frame_jitter(self, frames: Tensor, generator: torch.Generator) -> Tensor:
+        """A crop of its own for every frame, the same for forward and backward copies: (T, 3, 3)."""
+        count, _, height, width = frames.shape
+        if not self.config.frame_jitter:
+            return torch.eye(3, dtype=torch.float64).expand(count, 3, 3)
+        boxes = [
+            transforms.random_resized_box(height, width, (0.8, 0.95), self.config.crop_ratio, generator)
+            for _ in range(count)
+        ]
+        return warp.crop_matrix(torch.tensor(boxes), torch.zeros(count, dtype=torch.bool), height, width)
+
+
+def _standardise(frames: Tensor) -> Tensor:
+    mean, std = frames.new_tensor(IMAGENET_MEAN), frames.new_tensor(IMAGENET_STD)
+    return (frames - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+
+
+class STFC3(nn.Module):
+    """Encoder, projector and the loss."""
+
+    def __init__(self, encoder: ResNet, config: STFC3Config) -> None:
+        """`encoder` ends at the layer that the projector stands on (layer4 in the paper)."""
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        self.head = Projector(encoder.out_channels, config.projector_hidden, config.projector_outputs)
+
+    def forward(self, views: dict[str, Tensor], generator: torch.Generator | None = None) -> Losses:
+        """Loss of a batch.
+
+        Args:
+            views: a batch of `STFC3Views`: forward and backward (B, T, 3, S, S), reading (B, 2, 3).
+            generator: randomness of the edge dropout, on the device of the views; None is torch's global one.
+
+        Returns: Losses; terms: cycle (Eq. 13, of all cycles), accuracy (mean over cycles), feature_std, and direct.
+        """
+        config = self.config
+        crops = [views[name] for name in ("forward", "backward") if name in views]
+        batch, length, _, height, width = crops[0].shape
+        # Forward and backward frames share one BatchNorm batch, as in the released code.
+        maps = self.head(self.encoder(torch.cat(crops).flatten(0, 1)))  # Eq. (5)
+        maps = maps.float().unflatten(0, (len(crops) * batch, length))  # (2B or B, T, C, h, w)
+        if config.variant == "fc3":
+            losses = fc3_loss(maps, config, generator)
+        else:
+            reading = views["reading"]
+            if config.node_alignment == "exact":
+                reading = warp.on_nodes(reading, height, width, self.encoder.stride, *maps.shape[-2:])
+            losses = stfc3_loss(maps[:batch], maps[batch:], reading, config, generator)
+        with torch.no_grad():
+            losses.terms["feature_std"] = normalise(maps, dim=2).std(dim=(0, 1, 3, 4)).mean()
+        return losses
+
+
+def stfc3_loss(
+    feat_forward: Tensor,
+    feat_backward: Tensor,
+    reading: Tensor,
+    config: STFC3Config,
+    generator: torch.Generator | None = None,
+) -> Losses:
+    """The loss from features on (Eq. 6-13).
+
+    Args:
+        feat_forward: (B, T, C, h, w), frames 0 .. T-1, not normalised.
+        feat_backward: (B, T, C, h, w), frames T-1 .. 0.
+        reading: (B, 2, 3), for each node of the backward map where to read in the forward map.
+        config: temperature, dropout, cycles, targets, normalisation.
+        generator: randomness of the edge dropout.
+
+    Returns: Losses; terms: cycle, accuracy, direct (where its weight is not 0).
+    """
+    length, (h, w) = feat_forward.shape[1], feat_forward.shape[-2:]
+    forward, backward = normalise(feat_forward, dim=2), normalise(feat_backward, dim=2)
+    warped = warp.read(forward.flatten(0, 1), reading.repeat_interleave(length, dim=0))  # Eq. (9)
+    warped = to_nodes(normalise(warped, dim=1).unflatten(0, (-1, length)))  # (B, T, N, C), Eq. (10)
+    forward, backward = to_nodes(forward), to_nodes(backward)  # (B, T, N, C)
+    mask = warp.inside_mask(reading, (h, w))  # (B, N), Eq. (11)
+
+    def step(queries: Tensor, keys: Tensor) -> Tensor:  # Eq. (7)
+        return transition(
+            affinity(queries, keys), config.temperature, edge_dropout=config.edge_dropout, generator=generator
+        )
+
+    starts = range(length - 1 if config.cycles == "paper" else length - 2)
+    homes = cycles.nested_homes(  # Eq. (8)
+        [step(forward[:, t], forward[:, t + 1]) for t in range(1, length - 1)],
+        step(forward[:, -1], backward[:, 0]),
+        [step(backward[:, t], backward[:, t + 1]) for t in range(length - 1)],
+    )
+    target = _target(h, w, config, feat_forward.device)
+    outs = {start: step(warped[:, start], forward[:, start + 1]) for start in starts}
+    losses = [  # Eq. (12), (13)
+        cycles.cycle_cross_entropy(
+            cycles.return_probability(outs[start], homes[start], target), mask, reduction=config.reduction
+        )
+        for start in starts
+    ]
+    total = _combine(losses, config)
+    with torch.no_grad():
+        accuracy = torch.stack(
+            [cycles.cycle_accuracy(outs[start] @ homes[start], mask, target) for start in starts]
+        ).mean()
+    terms = {"cycle": total.detach(), "accuracy": accuracy}
+    if config.direct_weight > 0:
+        straight = step(warped.flatten(0, 1), backward.flip(1).flatten(0, 1))  # (B * T, N, N)
+        probability = straight.diagonal(dim1=-2, dim2=-1).unflatten(0, (-1, length)).flatten(1, 2)
+        direct = cycles.cycle_cross_entropy(probability, mask.repeat(1, length), reduction=config.reduction)
+        terms["direct"] = direct.detach()
+        total = total + config.direct_weight * direct
+    return Losses(total, terms)
+
+
+def fc3_loss(feat: Tensor, config: STFC3Config, generator: torch.Generator | None = None) -> Losses:
+    """Vanilla FC3: out and back over the same features (Eq. 2-3), cycles as in `stfc3_loss`.
+
+    Args:
+        feat: (B, T, C, h, w), not normalised.
+        config: temperature, dropout, cycles, targets, normalisation.
+        generator: randomness of the edge dropout.
+
+    Returns: Losses; terms: cycle, accuracy.
+    """
+    length, (h, w) = feat.shape[1], feat.shape[-2:]
+    nodes = to_nodes(normalise(feat, dim=2))  # (B, T, N, C)
+
+    def step(queries: Tensor, keys: Tensor) -> Tensor:  # Eq. (3)
+        return transition(
+            affinity(queries, keys), config.temperature, edge_dropout=config.edge_dropout, generator=generator
+        )
+
+    starts = range(length - 1 if config.cycles == "paper" else length - 2)
+    outs = [step(nodes[:, t], nodes[:, t + 1]) for t in range(length - 1)]
+    back = [step(nodes[:, t + 1], nodes[:, t]) for t in reversed(range(length - 1))]
+    # The walk turns on the last frame itself: it goes to the last frame and at once one step back.
+    homes = [*cycles.nested_homes(outs[1:-1], outs[-1] @ back[0], back[1:]), back[0]]
+    target = _target(h, w, config, feat.device)
+    losses = [
+        cycles.cycle_cross_entropy(
+            cycles.return_probability(outs[start], homes[start], target), reduction=config.reduction
+        )
+        for start in starts
+    ]
+    total = _combine(losses, config)
+    with torch.no_grad():
+        accuracy = torch.stack(
+            [cycles.cycle_accuracy(outs[start] @ homes[start], target=target) for start in starts]
+        ).mean()
+    return Losses(total, {"cycle": total.detach(), "accuracy": accuracy})
+
+
+def _target(h: int, w: int, config: STFC3Config, device: torch.device) -> Tensor | None:
+    """Nodes that count as home, bool (N, N); None where only the node itself does."""
+    if config.target_radius < 1:
+        return None
+    return neighborhood.neighbours(h, w, config.target_radius, config.target_norm).to(device)
+
+
+def _combine(losses: list[Tensor], config: STFC3Config) -> Tensor:
+    """Sum of the cycles in the paper, mean in the released code."""
+    stacked = torch.stack(losses)
+    return stacked.sum() if config.reduction == "all_nodes" else stacked.mean()
+
+
+def released(config: STFC3Config) -> STFC3Config:
+    """The same configuration with every option as the released code has it."""
+    return replace(
+        config,
+        cycles="released",
+        reduction="masked_nodes",
+        node_alignment="as_released",
+        frame_jitter=True,
+        colour="released",
+    )
