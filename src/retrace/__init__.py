@@ -1,3 +1,70 @@
-"""Retrace learns visual correspondence from raw video and carries any label from one frame to all the others."""
+"""Retrace learns visual correspondence from raw video and carries any label from one frame to all the others.
+
+    import retrace
+    model = retrace.load("default")
+    result = retrace.propagate("clip.mp4", labels="frame0.png", model=model)
+    for frame in result:
+        frame.index, frame.masks, frame.confidence
+
+The names in `__all__` are the public API. Importing this package costs nothing: a name is imported when it is first used.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from retrace.encoders import Model, load, save
+    from retrace.errors import RetraceError, UsageError
+    from retrace.propagation.protocols import PROTOCOLS, Protocol
+    from retrace.synthetic import Scene, SceneConfig, render
+    from retrace.verbs.demo import demo
+    from retrace.verbs.propagate import propagate
+    from retrace.verbs.train import train
+
+__all__ = [
+    "PROTOCOLS",
+    "Model",
+    "Protocol",
+    "RetraceError",
+    "Scene",
+    "SceneConfig",
+    "UsageError",
+    "__version__",
+    "demo",
+    "load",
+    "propagate",
+    "render",
+    "save",
+    "train",
+]
+
+_HOME = {
+    "Model": "retrace.encoders",
+    "load": "retrace.encoders",
+    "save": "retrace.encoders",
+    "RetraceError": "retrace.errors",
+    "UsageError": "retrace.errors",
+    "PROTOCOLS": "retrace.propagation.protocols",
+    "Protocol": "retrace.propagation.protocols",
+    "Scene": "retrace.synthetic",
+    "SceneConfig": "retrace.synthetic",
+    "render": "retrace.synthetic",
+    "demo": "retrace.verbs.demo",
+    "propagate": "retrace.verbs.propagate",
+    "train": "retrace.verbs.train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'retrace' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
