@@ -6,7 +6,7 @@
     for frame in result:
         frame.index, frame.masks, frame.confidence
 
-The names in `__all__` are the public API. Importing this package costs nothing: a name is imported when it is first used.
+The names in `__all__` are the public API. Importing the package costs nothing: a name is imported when first used.
 """
 
 from typing import TYPE_CHECKING, Any
