@@ -1,0 +1,219 @@
+"""What happens around a step: measuring, refusing to go on from a NaN, saving, stopping on request."""
+
+import math
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from retrace import __version__
+from retrace.errors import RetraceError
+from retrace.files import atomic_path
+from retrace.training.checkpoints import publish, step_path
+from retrace.training.curves import RunningMeans
+from retrace.training.module import TrainingModule
+from retrace.training.stream import ClipStream
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Highest memory so far: allocated on a GPU, resident of this process otherwise; in MiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+class Journal(L.Callback):
+    """Reads the numbers of every step, one step late so that a GPU is not kept waiting; writes curves; draws the bar.
+
+    A number that is not finite ends the run. `settle` brings the journal up to date, and is called before anything is
+    saved, so no checkpoint is ever made of a step that went wrong.
+
+    Attributes:
+        last: the means of the last logged interval.
+        clips: clips trained on by this process.
+        seconds, waited: wall time of this process's training loop, and the part of it spent waiting for the loader.
+    """
+
+    def __init__(
+        self, stream: ClipStream, *, clips_per_step: int, every: int, steps: int, start: int, progress: bool
+    ) -> None:
+        """`start`: steps done before this process; `every`: steps between two rows of the curves."""
+        self._stream = stream
+        self._clips_per_step = clips_per_step
+        self._every = every
+        self._shown = start
+        self._pending: tuple[int, float, dict[str, Tensor]] | None = None
+        self._means = RunningMeans()
+        self._begun: tuple[int, float, float] = (0, 0.0, 0.0)
+        self._mark = self._begun
+        self.last: dict[str, float] = {}
+        self.clips = 0
+        self.seconds = 0.0
+        self.waited = 0.0
+        interactive = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=steps,
+            initial=start,
+            unit="step",
+            desc="train",
+            disable=not progress,
+            dynamic_ncols=True,
+            mininterval=0.5 if interactive else 30.0,  # a log file wants a line now and then
+        )
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._begun = self._mark = (trainer.global_step, time.perf_counter(), self._stream.waited)
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, *args: Any) -> None:
+        """Read the step before."""
+        self.settle(trainer)
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *args: Any) -> None:
+        """Remember this step's numbers without waiting for them."""
+        assert isinstance(module, TrainingModule)
+        self._pending = (trainer.global_step, module.rate, module.terms)
+
+    def settle(self, trainer: L.Trainer) -> None:
+        """Read the pending numbers.
+
+        Errors: RetraceError when one is not finite.
+        """
+        if self._pending is None:
+            return
+        step, rate, terms = self._pending
+        self._pending = None
+        numbers = torch.stack([value.float().reshape(()) for value in terms.values()]).tolist()
+        values = dict(zip(terms, numbers, strict=True))
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise RetraceError(
+                    f"Step {step}: {name} is {value}, so training stopped; the last checkpoint is from before. "
+                    "Lower optimizer.lr, set optimizer.clip, or use precision 32, and continue or start anew."
+                )
+        self._means.add(values)
+        now = time.perf_counter()
+        self.seconds = now - self._begun[1]
+        self.waited = self._stream.waited - self._begun[2]
+        self.clips = (step - self._begun[0]) * self._clips_per_step
+        self._bar.update(step - self._shown)
+        self._shown = step
+        done, marked, waited = self._mark
+        if step > done and (step % self._every == 0 or step == 1):
+            seconds, clips = now - marked, (step - done) * self._clips_per_step
+            wait = min(self._stream.waited - waited, seconds)
+            self.last = {
+                **self._means.take(),
+                "lr": rate,
+                "clips_per_s": clips / seconds,
+                "loader_wait": wait / seconds,
+                "peak_memory_mb": peak_memory_mb(trainer.strategy.root_device),
+            }
+            self._mark = (step, now, self._stream.waited)
+            for logger in trainer.loggers:
+                logger.log_metrics(self.last, step)
+            self._bar.set_postfix_str(
+                f"loss {self.last['loss']:.3f}, {clips / seconds:.1f} clips/s, waiting {wait / seconds:.0%}",
+                refresh=False,
+            )
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()
+
+
+class Average(L.Callback):
+    """Moves the averaged weights once per optimiser step; listed before everything that saves."""
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update when the optimiser has stepped."""
+        assert isinstance(module, TrainingModule)
+        if (batch_idx + 1) % module.accumulate == 0:
+            module.update_average()
+
+
+class Saver(L.Callback):
+    """Saves every N steps, at the end, and when asked to stop.
+
+    Ctrl-C (SIGINT) and SIGTERM ask: the step under way is finished, a checkpoint is written, training ends. A second
+    Ctrl-C ends at once; the checkpoint before stays. Only the main thread can listen for signals.
+
+    Attributes:
+        interrupted: whether a signal ended the run.
+    """
+
+    def __init__(
+        self, out: Path, journal: Journal, *, every: int, keep: int, start: int, config: str
+    ) -> None:
+        """`start`: step of the checkpoint the run continues from; `config`: goes into every checkpoint, as JSON."""
+        self._out = out
+        self._journal = journal
+        self._every = every
+        self._keep = keep
+        self._saved = start
+        self._config = config
+        self.interrupted = False
+
+    def listen(self) -> Callable[[], None]:
+        """Take the signals; returns what gives them back."""
+        if threading.current_thread() is not threading.main_thread():
+            return lambda: None
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in before:
+            signal.signal(number, self._asked)
+
+        def restore() -> None:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+        return restore
+
+    def _asked(self, number: int, frame: FrameType | None) -> None:
+        if self.interrupted and number == signal.SIGINT:
+            raise RetraceError(
+                f"Stopped at once; {self._out} holds the checkpoint of step {self._saved}. "
+                "The same command continues from there."
+            )
+        self.interrupted = True
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save when it is time or asked."""
+        assert isinstance(module, TrainingModule)
+        if (batch_idx + 1) % module.accumulate != 0:
+            return
+        step = trainer.global_step
+        if step % self._every == 0 or self.interrupted or step == module.steps:
+            self._save(trainer, step)
+        if self.interrupted:
+            trainer.should_stop = True
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Mark the file as ours."""
+        checkpoint["retrace"] = {"version": __version__, "config": self._config}
+
+    def _save(self, trainer: L.Trainer, step: int) -> None:
+        if step == self._saved:
+            return
+        self._journal.settle(trainer)
+        final = step_path(self._out, step)
+        with atomic_path(final) as temporary:
+            trainer.save_checkpoint(temporary)
+        publish(final, self._out, self._keep)
+        self._saved = step

@@ -1,0 +1,249 @@
+"""What a recipe says: every choice of a training run, typed, with its resolved form saved beside the checkpoints."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from retrace.encoders.config import EncoderConfig
+from retrace.errors import RetraceError, UsageError
+from retrace.files import atomic_path
+from retrace.methods.stfc3 import STFC3Config
+from retrace.training.schedule import OptimizerConfig, ScheduleConfig
+
+
+@dataclass(frozen=True)
+class ClipsConfig:
+    """Where clips come from. Their length is the method's.
+
+    Attributes:
+        fps: frames per second of a footage clip; give either this or stride.
+        stride: frames from one clip frame to the next in footage.
+        footage_weight: share of clips from --data; ignored when there is none.
+        synthetic_weight: share of clips from generated scenes.
+        synthetic_height: of generated frames, pixels.
+        synthetic_width: of generated frames, pixels.
+        short_side: footage is kept at this short side, pixels; 0 keeps its size.
+        cache: folder for decoded frames; default: a folder `retrace/frames` of the user's cache.
+        per_video: clips a video gives per epoch, where `epochs` sets the length of the run.
+    """
+
+    fps: float | None = 8.0
+    stride: int | None = None
+    footage_weight: float = 1.0
+    synthetic_weight: float = 0.0
+    synthetic_height: int = 160
+    synthetic_width: int = 192
+    short_side: int = 288
+    cache: str | None = None
+    per_video: int = 5
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When to save.
+
+    Attributes:
+        every: steps between checkpoints.
+        keep: step files kept; last.ckpt is the latest of them.
+    """
+
+    every: int = 500
+    keep: int = 2
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What to log.
+
+    Attributes:
+        every: steps per row of metrics.csv; a row is the mean of its steps.
+        tensorboard: also write TensorBoard events.
+    """
+
+    every: int = 20
+    tensorboard: bool = True
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run.
+
+    Attributes:
+        method: which method; its settings are in the section of the same name.
+        stfc3: settings of STFC3 and FC3.
+        encoder: what is trained.
+        init: encoder weights to start from: a path, or a name that `retrace weights list` knows; none starts from
+            random weights.
+        clips: where clips come from.
+        optimizer: how weights move.
+        schedule: how the learning rate moves.
+        steps: optimiser steps of the run; give either this or epochs.
+        epochs: length of the run as passes over the footage (clips.per_video clips of every video per pass).
+        batch_size: clips per forward pass.
+        accumulate: forward passes per optimiser step.
+        ema: decay of the moving average of the encoder that is exported; 0 exports the encoder itself.
+        seed: of everything that is drawn.
+        workers: processes that prepare clips; 0 prepares them in the main process.
+        threads: torch threads of the main process; 0 leaves torch's choice.
+        device: auto, cpu, cuda or cuda:N.
+        precision: auto (bf16 on a GPU, 32 elsewhere), 32 or bf16.
+        channels_last: memory format of images and encoder.
+        checkpoint: when to save.
+        log: what to log.
+        data: footage: videos, folders of videos or frames, list files.
+        out: folder of the run.
+    """
+
+    method: Literal["stfc3"] = "stfc3"
+    stfc3: STFC3Config = STFC3Config()
+    encoder: EncoderConfig = EncoderConfig(cut="layer4", padding_mode="reflect")
+    init: str | None = None
+    clips: ClipsConfig = ClipsConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    steps: int | None = None
+    epochs: float | None = None
+    batch_size: int = 8
+    accumulate: int = 1
+    ema: float = 0.0
+    seed: int = 0
+    workers: int = 1
+    threads: int = 0
+    device: str = "auto"
+    precision: Literal["auto", "32", "bf16"] = "auto"
+    channels_last: bool = True
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()
+    data: tuple[str, ...] = ()
+    out: str = ""
+
+    @property
+    def clip_length(self) -> int:
+        """T, frames per clip: the method's."""
+        return self.stfc3.clip_length
+
+
+# These say how a run is carried out, not what it computes; a run may continue with other values.
+OPERATIONAL = frozenset(
+    {"out", "workers", "threads", "device", "checkpoint", "log", "clips.cache", "clips.per_video", "epochs"}
+)
+
+
+def check(config: TrainConfig) -> None:
+    """Refuse what cannot be run.
+
+    Errors: UsageError naming the key, its value and what it may be.
+    """
+
+    def demand(good: bool, key: str, value: Any, expected: str) -> None:
+        if not good:
+            raise UsageError(f"{key} is {value}; expected {expected}.")
+
+    demand(bool(config.out), "out", repr(config.out), "a folder for the run")
+    demand(
+        (config.steps is None) != (config.epochs is None),
+        "steps / epochs",
+        f"{config.steps} / {config.epochs}",
+        "exactly one of the two",
+    )
+    for key, value in (
+        ("steps", config.steps if config.steps is not None else 1),
+        ("batch_size", config.batch_size),
+        ("accumulate", config.accumulate),
+        ("checkpoint.every", config.checkpoint.every),
+        ("checkpoint.keep", config.checkpoint.keep),
+        ("log.every", config.log.every),
+    ):
+        demand(value >= 1, key, value, "a whole number of at least 1")
+    for key, value in (("workers", config.workers), ("threads", config.threads)):
+        demand(value >= 0, key, value, "0 or more")
+    demand(config.epochs is None or config.epochs > 0, "epochs", config.epochs, "a number above 0")
+    demand(0 <= config.ema < 1, "ema", config.ema, "a decay from 0 (off) to below 1")
+    demand(config.optimizer.lr > 0, "optimizer.lr", config.optimizer.lr, "a number above 0")
+    demand(config.optimizer.clip >= 0, "optimizer.clip", config.optimizer.clip, "0 (off) or a largest norm")
+    demand(config.schedule.warmup >= 0, "schedule.warmup", config.schedule.warmup, "0 or more steps")
+    clips = config.clips
+    demand(
+        (clips.fps is None) != (clips.stride is None),
+        "clips.fps / clips.stride",
+        f"{clips.fps} / {clips.stride}",
+        "exactly one of the two (set the other to null)",
+    )
+    demand(clips.fps is None or clips.fps > 0, "clips.fps", clips.fps, "a number above 0")
+    demand(clips.stride is None or clips.stride >= 1, "clips.stride", clips.stride, "at least 1")
+    for key, weight in (
+        ("clips.footage_weight", clips.footage_weight),
+        ("clips.synthetic_weight", clips.synthetic_weight),
+    ):
+        demand(weight >= 0 and math.isfinite(weight), key, weight, "0 or more")
+    footage = bool(config.data) and clips.footage_weight > 0
+    if not footage and clips.synthetic_weight == 0:
+        raise UsageError(
+            "There is nothing to train on: give footage with --data PATH (a video, a folder or a list file; its weight "
+            "is clips.footage_weight), or set clips.synthetic_weight above 0 to train on generated scenes."
+        )
+    if config.epochs is not None and not footage:
+        raise UsageError(
+            "epochs counts passes over footage, and there is none: give it with --data PATH, or set steps."
+        )
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> plain value, of a configuration or of its saved form."""
+    items = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config  # type: ignore[arg-type]
+    flat: dict[str, Any] = {}
+    for key, value in items.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def to_plain(config: Any) -> dict[str, Any]:
+    """A configuration as YAML and JSON know it: dicts, lists, numbers, strings."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+    result: dict[str, Any] = plain(dataclasses.asdict(config))
+    return result
+
+
+def save_config(config: TrainConfig, path: Path) -> None:
+    """Write the resolved configuration as YAML that `retrace train` reads."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(yaml.safe_dump(to_plain(config), sort_keys=False))
+
+
+def check_same_run(config: TrainConfig, path: Path) -> None:
+    """Refuse to continue a run with a configuration that computes something else.
+
+    Errors: UsageError naming every key that differs; RetraceError when `path` cannot be read.
+    """
+    try:
+        saved = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise RetraceError(
+            f"{path} cannot be read, so the run in its folder cannot be continued. Use another --out, or --overwrite."
+        ) from error
+    before, now = flatten(saved), flatten(config)
+    ignored = set(OPERATIONAL)
+    if config.schedule.name != "cosine" and (config.steps or 0) >= (before.get("steps") or 0):
+        ignored.add("steps")  # a longer run begins like the shorter one
+    different = [
+        f"{key} was {before.get(key)}, now {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not (key in ignored or key.split(".")[0] in ignored)
+    ]
+    if different:
+        raise UsageError(
+            f"{path.parent} holds another run ({'; '.join(different)}). "
+            "Continue it with its own settings, give another --out, or start anew with --overwrite."
+        )

@@ -1,0 +1,300 @@
+"""One training run: start or continue, train, and leave what is needed to continue or to use the encoder."""
+
+import contextlib
+import json
+import logging
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import nn
+from torch.utils.data import Dataset
+
+from retrace.errors import RetraceError, UsageError
+from retrace.training import checkpoints
+from retrace.training.callbacks import Average, Journal, Saver
+from retrace.training.config import TrainConfig, check_same_run, save_config, to_plain
+from retrace.training.curves import CurveLogger
+from retrace.training.module import TrainingModule
+from retrace.training.stream import ClipStream, Views
+
+
+@dataclass
+class FitResult:
+    """What a run did.
+
+    Attributes:
+        step: optimiser steps done so far, of `steps`.
+        resumed_from: step this process started at.
+        interrupted: whether a signal ended it before the last step.
+        last: means of the last logged interval: loss, terms, grad_norm, lr, clips_per_s, loader_wait, peak_memory_mb.
+        clips, seconds, waited: clips, wall seconds and seconds waiting for the loader of this process.
+        failures: video -> reason, of what could not be read.
+        module: the trained module, on the CPU.
+    """
+
+    step: int
+    steps: int
+    resumed_from: int
+    interrupted: bool
+    last: dict[str, float]
+    clips: int
+    seconds: float
+    waited: float
+    module: TrainingModule
+    failures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def step_clips_per_s(self) -> float | None:
+        """Clips per second of the step alone, the loader's share taken out. None when nothing was trained."""
+        busy = self.seconds - self.waited
+        return self.clips / busy if busy > 0 and self.clips else None
+
+
+def choose_device(device: str) -> torch.device:
+    """The device of a name; auto takes a GPU when there is one.
+
+    Errors: UsageError when there is no such device.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(f"device is {device!r}; expected auto, cpu, cuda or cuda:N.") from error
+    if chosen.type not in ("cpu", "cuda"):
+        raise UsageError(f"device is {device!r}; expected auto, cpu, cuda or cuda:N.")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"device is {device!r}, and this machine has {torch.cuda.device_count()} GPUs that torch can use. "
+            "Use --device cpu or another number."
+        )
+    return chosen
+
+
+@contextlib.contextmanager
+def _only_run(out: Path) -> Iterator[None]:
+    """Keep a second process out of the same folder.
+
+    A POSIX record lock: it belongs to this process alone, so forked loader workers that outlive a killed run do not
+    hold it, and it vanishes with the process. Windows goes without.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        stream = (out / ".lock").open("w")
+    except OSError as error:
+        raise RetraceError(
+            f"Cannot write into {out}: {error.strerror}. Choose a folder that is writable and has free space."
+        ) from error
+    with stream:
+        if sys.platform != "win32":
+            import fcntl
+
+            try:
+                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RetraceError(
+                    f"Another `retrace train` is writing into {out}. Wait for it, stop it, or give another --out."
+                ) from error
+        yield
+
+
+@contextlib.contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Lightning's advertising and device report go to INFO; what matters to a user is a warning or an error."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        # Lightning calls this torch function in its own loop; nobody at the keyboard can change it.
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=DeprecationWarning)
+        yield
+    for logger, level in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+
+
+def remove_run(out: Path) -> None:
+    """Delete what a run wrote into its folder, and nothing else."""
+    for name in ("config.yaml", "metrics.csv", checkpoints.LAST, "encoder.safetensors", "summary.json"):
+        (out / name).unlink(missing_ok=True)
+    for name in ("checkpoints", "tensorboard"):
+        shutil.rmtree(out / name, ignore_errors=True)
+
+
+def fit(
+    method: nn.Module,
+    dataset: Dataset[Views],
+    config: TrainConfig,
+    *,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> FitResult:
+    """Train `method` on `dataset` until `config.steps`, from the last checkpoint in `config.out` when there is one.
+
+    The weights at the end are the same, bit for bit on one CPU setting, however often the run was interrupted and
+    whatever the number of workers: item i of the data set is a function of (seed, i), the stream continues at
+    item step * batch_size * accumulate, and the draws of a step are seeded from (seed, step).
+
+    Args:
+        method: nn.Module with an `encoder`, called with a batch of views, returns Losses. Trained in place.
+        dataset: map style, endless: item i gives the views of sample i. Failures of its `sources` are collected.
+        config: a checked configuration with `steps` set.
+        overwrite: delete the run in `config.out` first.
+        progress: draw a progress bar on stderr.
+
+    Writes: config.yaml, metrics.csv, last.ckpt, checkpoints/, tensorboard/ in `config.out`.
+
+    Errors: UsageError when the folder holds a run with other settings; RetraceError when a loss is not finite, the
+    folder is in use or not writable, or a checkpoint is damaged.
+    """
+    assert config.steps is not None
+    out = Path(config.out)
+    device = choose_device(config.device)
+    with _only_run(out), _quiet_lightning(), _threads(config.threads):
+        if overwrite:
+            remove_run(out)
+        checkpoints.clear_leftovers(out)
+        last = out / checkpoints.LAST
+        if (out / "config.yaml").exists() and last.exists():
+            check_same_run(config, out / "config.yaml")
+        module = TrainingModule(
+            method,
+            optimizer=config.optimizer,
+            schedule=config.schedule,
+            steps=config.steps,
+            seed=config.seed,
+            accumulate=config.accumulate,
+            ema=config.ema,
+            channels_last=config.channels_last,
+        )
+        start = checkpoints.read_checkpoint(last)["global_step"] if last.exists() else 0
+        save_config(config, out / "config.yaml")
+        return _fit(module, dataset, config, out, device, start, progress)
+
+
+def _fit(
+    module: TrainingModule,
+    dataset: Dataset[Views],
+    config: TrainConfig,
+    out: Path,
+    device: torch.device,
+    start: int,
+    progress: bool,
+) -> FitResult:
+    """The part of `fit` that holds the folder."""
+    assert config.steps is not None
+    per_step = config.batch_size * config.accumulate
+    stream = ClipStream(
+        dataset,
+        batch_size=config.batch_size,
+        start=start * per_step,
+        workers=config.workers,
+        pin_memory=device.type == "cuda",
+    )
+    loggers: list[Logger] = [CurveLogger(out / "metrics.csv", resume_step=start)]
+    if config.log.tensorboard:
+        loggers.append(
+            TensorBoardLogger(
+                out,
+                name="tensorboard",
+                version="",
+                default_hp_metric=False,
+                purge_step=start + 1 if start else None,
+            )
+        )
+    journal = Journal(
+        stream,
+        clips_per_step=per_step,
+        every=config.log.every,
+        steps=config.steps,
+        start=start,
+        progress=progress,
+    )
+    saver = Saver(
+        out,
+        journal,
+        every=config.checkpoint.every,
+        keep=config.checkpoint.keep,
+        start=start,
+        config=config_json(config),
+    )
+    trainer = L.Trainer(
+        max_steps=config.steps,
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=[device.index or 0] if device.type == "cuda" else 1,
+        precision=_precision(config.precision, device),
+        accumulate_grad_batches=config.accumulate,
+        callbacks=[journal, Average(), saver],
+        logger=loggers,
+        default_root_dir=out,
+        plugins=[LightningEnvironment()],  # one process: whatever scheduler started it need not be asked
+        benchmark=device.type == "cuda",
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    restore_signals = saver.listen()
+    try:
+        trainer.fit(
+            module,
+            train_dataloaders=stream,
+            ckpt_path=out / checkpoints.LAST if start else None,
+            weights_only=True,
+        )
+        journal.settle(trainer)
+    except (
+        SIGTERMException
+    ):  # Lightning's way to say that it saw the signal too, after our checkpoint was written
+        saver.interrupted = True
+    finally:
+        restore_signals()
+        journal.close()
+        for logger in loggers:
+            logger.finalize("done")
+    step = trainer.global_step if trainer.global_step else start
+    return FitResult(
+        step=step,
+        steps=config.steps,
+        resumed_from=start,
+        interrupted=saver.interrupted and step < config.steps,
+        last=journal.last,
+        clips=journal.clips,
+        seconds=journal.seconds,
+        waited=journal.waited,
+        failures=stream.failures,
+        module=module.cpu(),
+    )
+
+
+def _precision(name: str, device: torch.device) -> Any:
+    if name == "bf16" or (name == "auto" and device.type == "cuda"):
+        return "bf16-mixed"
+    return "32-true"
+
+
+@contextlib.contextmanager
+def _threads(threads: int) -> Iterator[None]:
+    """Torch's own threads in this process; 0 leaves them as they are."""
+    before = torch.get_num_threads()
+    if threads:
+        torch.set_num_threads(threads)
+    yield
+    torch.set_num_threads(before)
+
+
+def config_json(config: TrainConfig) -> str:
+    """What a checkpoint carries of the configuration: text, so that loading it needs no classes."""
+    return json.dumps(to_plain(config))

@@ -1,0 +1,115 @@
+"""The endless stream of batches a run eats, from any global sample number on."""
+
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+Views = dict[str, Tensor]
+
+
+class _From(Sampler[int]):
+    """start, start + 1, ... without end."""
+
+    def __init__(self, start: int) -> None:
+        self._start = start
+
+    def __iter__(self) -> Iterator[int]:
+        index = self._start
+        while True:
+            yield index
+            index += 1
+
+
+class _WithFailures(Dataset[tuple[Views, dict[str, str]]]):
+    """Items of a dataset together with the videos that newly failed while the item was made.
+
+    The sources live in the worker processes; this is how what they met gets out.
+    """
+
+    def __init__(self, dataset: Dataset[Views]) -> None:
+        self._dataset = dataset
+        self._reported: set[str] = set()
+
+    def __getitem__(self, index: int) -> tuple[Views, dict[str, str]]:
+        views = self._dataset[index]
+        failures = {}
+        for source in getattr(self._dataset, "sources", ()):
+            for path, reason in getattr(source, "failures", {}).items():
+                if path not in self._reported:
+                    failures[str(path)] = str(reason)
+        self._reported.update(failures)
+        return views, failures
+
+
+def _collate(items: list[tuple[Views, dict[str, str]]]) -> tuple[Views, dict[str, str]]:
+    failures: dict[str, str] = {}
+    for _, failed in items:
+        failures.update(failed)
+    return default_collate([views for views, _ in items]), failures
+
+
+def _prepare_worker(worker: int) -> None:
+    """One thread per worker; a Ctrl-C in the terminal reaches every process, and is the main process's to answer."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+class ClipStream:
+    """Batches of views, in the order of their global sample numbers, whatever the number of workers.
+
+    It has no length and no epochs: item i is a function of (seed, i) alone, and a run of n steps eats the items
+    0 ... n * batch_size * accumulate - 1. Resuming is a start position. Batches that were prefetched but not used
+    before an interruption are simply made again.
+
+    Attributes:
+        waited: seconds the consumer has waited for batches so far.
+        failures: video -> reason, of everything that could not be read so far.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Views],
+        *,
+        batch_size: int,
+        start: int = 0,
+        workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        """`start`: global number of the first sample."""
+        self._loader: DataLoader[Any] = DataLoader(
+            _WithFailures(dataset),
+            batch_size=batch_size,
+            sampler=_From(start),
+            num_workers=workers,
+            collate_fn=_collate,
+            worker_init_fn=_prepare_worker,
+            pin_memory=pin_memory,
+            prefetch_factor=4 if workers else None,
+            # The base seed of workers comes from here and not from the global generator, whose draws are the
+            # method's; items seed themselves anyway.
+            generator=torch.Generator().manual_seed(0),
+        )
+        self.waited = 0.0
+        self.failures: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[Views]:
+        """Endless. Workers are stopped when the iterator is closed or collected."""
+        batches = iter(self._loader)
+        while True:
+            start = time.perf_counter()
+            views, failures = next(batches)
+            self.waited += time.perf_counter() - start
+            self.failures.update(failures)
+            yield views
+
+
+def failures_by_reason(failures: dict[str, str]) -> list[tuple[str, int]]:
+    """Reasons with how many videos each, the most frequent first."""
+    return Counter(failures.values()).most_common()
