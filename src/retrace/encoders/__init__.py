@@ -1,0 +1,7 @@
+"""Encoders: from images to feature maps; their weights, and the one that ships with the package."""
+
+from retrace.encoders.config import EncoderConfig
+from retrace.encoders.model import Model
+from retrace.encoders.weights import from_state_dict, load, save
+
+__all__ = ["EncoderConfig", "Model", "from_state_dict", "load", "save"]

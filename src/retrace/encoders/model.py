@@ -1,0 +1,102 @@
+"""A model ready to use: an encoder, the normalisation it was trained with, and where it comes from."""
+
+import copy
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Model:
+    """An encoder in inference mode.
+
+    Attributes:
+        encoder: module, (B, 3, H, W) normalised float -> (B, C, h, w).
+        name: as results write it.
+        stride: pixels from node to node.
+        channels: C.
+        mean: of the input normalisation, RGB in [0, 1].
+        std: likewise.
+        card: what is known of its making (method, data, seed, ...), and its architecture.
+        sha256: of all its parameters and buffers.
+    """
+
+    encoder: nn.Module
+    name: str
+    stride: int
+    channels: int
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    card: dict[str, Any] = field(default_factory=dict)
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        """Fill in the hash."""
+        if not self.sha256:
+            object.__setattr__(self, "sha256", fingerprint(self.encoder))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Feature maps of images.
+
+        Args:
+            images: (B, 3, H, W) RGB, uint8 or float in [0, 1], on the encoder's device.
+
+        Returns: (B, C, h, w), not normalised, in the encoder's dtype, without gradient.
+        """
+        parameter = next(self.encoder.parameters(), None)
+        dtype = torch.float32 if parameter is None else parameter.dtype
+        scale = 255.0 if images.dtype == torch.uint8 else 1.0
+        mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1) * scale
+        std = torch.tensor(self.std, device=images.device).view(3, 1, 1) * scale
+        normalised = ((images.float() - mean) / std).to(dtype)
+        with torch.inference_mode():
+            features: Tensor = self.encoder(normalised.contiguous(memory_format=torch.channels_last))
+        return features
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Cells (h, w) of an image of H x W pixels."""
+        return -(-height // self.stride), -(-width // self.stride)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Model":
+        """A copy on another device, in evaluation mode, channels-last."""
+        encoder = copy.deepcopy(self.encoder).to(device=device, dtype=dtype).eval()
+        encoder = encoder.to(memory_format=torch.channels_last)
+        return Model(
+            encoder, self.name, self.stride, self.channels, self.mean, self.std, self.card, self.sha256
+        )
+
+
+class LabPatches(nn.Module):
+    """A baseline without learning: the Lab colours of a 3 x 3 arrangement of pooled pixels round each node."""
+
+    stride = 8
+    out_channels = 27
+
+    def forward(self, images: Tensor) -> Tensor:
+        """RGB in [0, 1] (B, 3, H, W) -> (B, 27, ceil(H / 8), ceil(W / 8)), zero mean over the image per channel."""
+        import kornia.color
+
+        lab = kornia.color.rgb_to_lab(images.float().clamp(0, 1)) / 100
+        height, width = lab.shape[-2:]
+        lab = F.pad(lab, (4, 4 + -width % 8, 4, 4 + -height % 8), mode="replicate")
+        pooled = F.avg_pool2d(lab, 4, stride=4)  # cell (2i + 1) starts at pixel 8i
+        height, width = -(-height // 8), -(-width // 8)
+        patches = F.unfold(F.pad(pooled, (1, 1, 1, 1), mode="replicate"), 3, stride=1)  # (B, 27, n)
+        grid = patches.unflatten(-1, pooled.shape[-2:])[..., 0 : 2 * height : 2, 0 : 2 * width : 2]
+        return (grid - grid.mean((-2, -1), keepdim=True)).to(images.dtype)
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 of all parameters and buffers, by name and in order."""
+    digest = hashlib.sha256(type(module).__name__.encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Labels ride on walks: engine, context, label codecs and the published protocols."""

@@ -1,0 +1,297 @@
+"""Readout: what the nodes of a target frame read from the nodes of earlier, labelled frames.
+
+`labels[target] = P[target -> context] @ labels[context]`, with P kept to the k best context nodes inside a window. The
+full node x node matrix never exists: target nodes are taken tile by tile, and a tile meets only the part of each context
+frame that its window reaches. The result equals the dense computation (ties aside).
+
+How the k best are found without sorting everything: the candidates of a target node are cut into groups (rows of the
+reached region), the maximum of each group is taken, and the k best groups are opened. A value among the k best of all
+lies in a group whose maximum is among the k best of all maxima, so nothing is missed.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from retrace.walk.neighborhood import reach, window
+
+CPU_TILE = (8, 16)  # 128 queries against the reached part of 20 frames: scores fit the last-level cache
+CUDA_TILE = (32, 32)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The dialect of a readout.
+
+    Attributes:
+        temperature: > 0, divides the affinities.
+        top_k: number of context nodes kept; None keeps all that the window allows.
+        shape: of the window, "disc" (distance < radius) or "square" (|dy|, |dx| <= radius).
+        radius: of the window in cells; None is no window.
+        joint: True takes the k best over all context frames together, False takes k of every frame.
+        softmax: "kept" normalises over the nodes that are kept; "frame" over all allowed nodes of each frame, sums what
+            is kept and divides by the number of frames (TimeCycle).
+        keep_ties: keep every node that ties with the k-th (DINO).
+    """
+
+    temperature: float = 0.07
+    top_k: int | None = 10
+    shape: str = "disc"
+    radius: float | None = 12
+    joint: bool = True
+    softmax: str = "kept"
+    keep_ties: bool = False
+
+    def __post_init__(self) -> None:
+        """Errors: ValueError naming the field, what it was and what it may be."""
+        if not self.temperature > 0:
+            raise ValueError(f"temperature is {self.temperature}; expected a number above 0")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k is {self.top_k}; expected at least 1")
+        if self.shape not in ("disc", "square"):
+            raise ValueError(f"shape is {self.shape!r}; expected 'disc' or 'square'")
+        lowest = 0.0 if self.shape == "square" else 1e-6
+        if self.radius is not None and self.radius < lowest:
+            raise ValueError(
+                f"radius is {self.radius}; expected {'0 or more' if lowest == 0 else 'a number above 0'}"
+            )
+        if self.softmax not in ("kept", "frame"):
+            raise ValueError(f"softmax is {self.softmax!r}; expected 'kept' or 'frame'")
+        if self.softmax == "frame" and self.joint:
+            raise ValueError("softmax='frame' normalises each frame by itself; it needs joint=False")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read.
+
+    Attributes:
+        labels: (h, w, L) float32.
+        similarity: (h, w) float32, the mean affinity of the kept nodes, weighted as the labels are.
+    """
+
+    labels: Tensor
+    similarity: Tensor
+
+
+@dataclass(frozen=True)
+class Part:
+    """Context frames that meet a tile in the same region.
+
+    Attributes:
+        scores: (frames * rows * columns, q), affinity of every reached context node with the q target nodes of the tile;
+            -inf where the window forbids.
+        nodes: (rows, columns) number of the context node within its frame.
+        offsets: (frames,) number of the first node of each frame among all stored nodes.
+    """
+
+    scores: Tensor
+    nodes: Tensor
+    offsets: Tensor
+
+    def stored(self, candidates: Tensor) -> Tensor:
+        """Row numbers among all stored nodes, of row numbers of `scores` (any shape)."""
+        per_frame = self.nodes.numel()
+        return self.offsets[candidates // per_frame] + self.nodes.flatten()[candidates % per_frame]
+
+
+def readout(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    *,
+    context: Sequence[int],
+    free: Sequence[bool],
+    rules: Rules,
+    tile: tuple[int, int] | None = None,
+) -> Reading:
+    """Read labels for every node of a frame.
+
+    Args:
+        query: (h, w, C) features of the target frame, L2-normalised where the protocol says so; float32 or half.
+        keys: (S, h, w, C) features of stored frames, same dtype and device.
+        values: (S, h, w, L) labels of stored frames, float32.
+        context: which stored frames to read from, in order; a frame may be named several times and then counts as often.
+        free: for each of them, True where the window does not hold.
+        rules: the dialect.
+        tile: rows and columns of target nodes done at once: the bound on memory. None: (8, 16) on a CPU, (32, 32) on a
+            GPU. Memory is about tile nodes * context frames * reached nodes * 4 bytes.
+
+    Returns: Reading.
+
+    Errors: ValueError when shapes disagree or the context is empty.
+    """
+    h, w, channels = query.shape
+    if keys.shape[1:] != query.shape or values.shape[:3] != keys.shape[:3]:
+        raise ValueError(
+            f"query {tuple(query.shape)}, keys {tuple(keys.shape)}, values {tuple(values.shape)}; "
+            "expected (h, w, C), (S, h, w, C), (S, h, w, L)"
+        )
+    if len(context) == 0 or len(context) != len(free):
+        raise ValueError(
+            f"{len(context)} context frames and {len(free)} window flags; expected as many, at least one"
+        )
+    rows, columns = tile or (CPU_TILE if query.device.type == "cpu" else CUDA_TILE)
+    table = values.flatten(0, 2)  # (S * N, L)
+    labels = table.new_empty(h, w, table.shape[-1], dtype=torch.float32)
+    similarity = table.new_empty(h, w, dtype=torch.float32)
+    split = _split(context, free, rules, query.device)
+    for y in range(0, h, rows):
+        for x in range(0, w, columns):
+            block = query[y : y + rows, x : x + columns]
+            parts = list(_parts(block, keys, y, x, split, rules))
+            if rules.softmax == "frame":
+                read, best = _read_frames(parts, table, rules, len(context))
+            elif rules.top_k is None or rules.keep_ties:
+                read, best = _read_all(parts, table, rules)
+            else:
+                read, best = _read_kept(parts, table, rules)
+            labels[y : y + rows, x : x + columns] = read.view(*block.shape[:2], -1)
+            similarity[y : y + rows, x : x + columns] = best.view(block.shape[:2])
+    return Reading(labels, similarity)
+
+
+def _split(
+    context: Sequence[int], free: Sequence[bool], rules: Rules, device: torch.device
+) -> list[tuple[Tensor, bool]]:
+    """Stored frame numbers that meet the window, and those that do not: [(frames, windowed)]."""
+    free = [True] * len(free) if rules.radius is None else free
+    split = []
+    for windowed in (True, False):
+        frames = [frame for frame, unbound in zip(context, free, strict=True) if unbound is not windowed]
+        if frames:
+            split.append((torch.tensor(frames, device=device), windowed))
+    return split
+
+
+def _parts(
+    block: Tensor, keys: Tensor, y: int, x: int, split: list[tuple[Tensor, bool]], rules: Rules
+) -> Iterator[Part]:
+    """Score a tile of target nodes (rows, columns, C), whose first node is (y, x), against what it reaches."""
+    _, h, w, channels = keys.shape
+    q_rows, q_columns = block.shape[:2]
+    queries = block.reshape(-1, channels).t().contiguous()  # (C, q)
+    numbers = torch.arange(h * w, device=keys.device).view(h, w)
+    for frames, windowed in split:
+        if windowed:
+            assert rules.radius is not None
+            around = reach(rules.shape, rules.radius)
+            y0, y1 = max(y - around, 0), min(y + q_rows + around, h)
+            x0, x1 = max(x - around, 0), min(x + q_columns + around, w)
+        else:
+            y0, y1, x0, x1 = 0, h, 0, w
+        region = keys[frames, y0:y1, x0:x1].reshape(-1, channels)  # (frames * rows * columns, C)
+        scores = region @ queries  # (frames * rows * columns, q)
+        if windowed:
+            assert rules.radius is not None
+            axis = {"dtype": torch.float32, "device": keys.device}
+            dy = torch.arange(y0, y1, **axis)[:, None] - torch.arange(y, y + q_rows, **axis)[None, :]
+            dx = torch.arange(x0, x1, **axis)[:, None] - torch.arange(x, x + q_columns, **axis)[None, :]
+            inside = window(rules.shape, rules.radius, dy[:, None, :, None], dx[None, :, None, :])
+            bias = torch.zeros(inside.shape, dtype=scores.dtype, device=keys.device).masked_fill_(
+                ~inside, -torch.inf
+            )
+            scores.view(len(frames), -1, scores.shape[1]).add_(bias.view(-1, scores.shape[1]))
+        yield Part(scores, numbers[y0:y1, x0:x1], frames * (h * w))
+
+
+def _best(scores: Tensor, k: int, group: int) -> tuple[Tensor, Tensor]:
+    """The k largest values of every column, exactly, by opening only the k best groups of `group` rows.
+
+    Args:
+        scores: (n, q), n a multiple of `group`.
+        k: how many.
+        group: rows that stand together.
+
+    Returns: values and row numbers, each (q, min(k, n)), largest first.
+    """
+    n, q = scores.shape
+    groups = n // group
+    if groups <= 2 * k:
+        values, rows = scores.t().topk(min(k, n), dim=1)
+        return values, rows
+    maxima = scores.view(groups, group, q).amax(1)  # (groups, q)
+    opened = maxima.t().contiguous().topk(k, dim=1, sorted=False).indices  # (q, k)
+    rows = (opened[:, :, None] * group + torch.arange(group, device=scores.device)).flatten(
+        1
+    )  # (q, k * group)
+    values, chosen = scores.t().gather(1, rows).topk(k, dim=1)
+    return values, rows.gather(1, chosen)
+
+
+def _kept(part: Part, k: int) -> tuple[Tensor, Tensor]:
+    """Values and stored row numbers of the k best candidates of a part, each (q, k)."""
+    values, rows = _best(part.scores, k, part.nodes.shape[1])
+    return values, part.stored(rows)
+
+
+def _read_kept(parts: list[Part], table: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:
+    """Softmax over the k best. Returns labels (q, L) and similarity (q,)."""
+    assert rules.top_k is not None
+    if rules.joint:
+        found = [_kept(part, rules.top_k) for part in parts]
+    else:
+        found = [_kept(frame, rules.top_k) for part in parts for frame in _frames(part)]
+    values = torch.cat([value for value, _ in found], dim=1)
+    rows = torch.cat([row for _, row in found], dim=1)
+    if rules.joint and len(found) > 1:
+        values, chosen = values.topk(min(rules.top_k, values.shape[1]), dim=1)
+        rows = rows.gather(1, chosen)
+    values = values.float()
+    weights = (values / rules.temperature).softmax(1)  # (q, k)
+    labels = F.embedding_bag(rows, table, per_sample_weights=weights.to(table.dtype), mode="sum")
+    return labels.float(), _weighted_mean(weights, values)
+
+
+def _read_all(parts: list[Part], table: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:
+    """Softmax over everything allowed, or over all that reaches the k-th best value."""
+    threshold: Tensor | None = None
+    if rules.top_k is not None:
+        best = torch.cat([_kept(part, rules.top_k)[0] for part in parts], dim=1)  # (q, parts * k)
+        threshold = best.topk(min(rules.top_k, best.shape[1]), dim=1).values[:, -1]  # (q,)
+    scores = torch.cat([part.scores for part in parts]).float()  # (n, q)
+    rows = torch.cat(
+        [part.stored(torch.arange(len(part.scores), device=table.device)) for part in parts]
+    )  # (n,)
+    if threshold is not None:
+        scores = scores.masked_fill(scores < threshold.float(), -torch.inf)
+    weights = (scores / rules.temperature).softmax(0)  # (n, q)
+    labels = weights.t() @ table[rows].float()
+    return labels, _weighted_mean(weights.t(), scores.t())
+
+
+def _read_frames(parts: list[Part], table: Tensor, rules: Rules, frames: int) -> tuple[Tensor, Tensor]:
+    """Softmax over every frame by itself, k best weights of each as they are, divided by the number of frames."""
+    labels: Tensor | None = None
+    similarity: Tensor | None = None
+    for part in parts:
+        for frame in _frames(part):
+            total = (frame.scores.float() / rules.temperature).logsumexp(0)  # (q,)
+            values, rows = _kept(frame, rules.top_k or len(frame.scores))
+            values = values.float()
+            weights = (values / rules.temperature - total[:, None]).exp()  # (q, k)
+            read = F.embedding_bag(
+                rows, table, per_sample_weights=weights.to(table.dtype), mode="sum"
+            ).float()
+            best = _weighted_mean(weights / weights.sum(1, keepdim=True), values)
+            labels = read if labels is None else labels + read
+            similarity = best if similarity is None else similarity + best
+    assert labels is not None
+    assert similarity is not None
+    return labels / frames, similarity / frames
+
+
+def _frames(part: Part) -> Iterator[Part]:
+    """The frames of a part one by one."""
+    per_frame = part.nodes.numel()
+    for position in range(len(part.offsets)):
+        scores = part.scores[position * per_frame : (position + 1) * per_frame]
+        yield Part(scores, part.nodes, part.offsets[position : position + 1])
+
+
+def _weighted_mean(weights: Tensor, values: Tensor) -> Tensor:
+    """Row-wise sum of weights * values (q, k) where the weight is not 0: forbidden nodes are -inf."""
+    return (weights * values.masked_fill(weights == 0, 0.0)).sum(1)
