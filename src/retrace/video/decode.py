@@ -33,14 +33,14 @@ from retrace.errors import RetraceError
 
 Pixels = NDArray[np.uint8]
 
-_DEMUXERS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,mpegvideo,flv,asf,ogg,h264,hevc,m4v,mjpeg,dv,rm,nut,ivf,yuv4mpegpipe,mxf"
-)
+_DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,mpegvideo,flv,asf,ogg,h264,hevc,m4v,mjpeg,dv,rm,nut,ivf,yuv4mpegpipe,mxf"
 # FFmpeg chooses a demuxer by content. Play lists would open other files and addresses, and the text demuxers turn a list of
 # videos into a picture of its letters, so only real containers are allowed, and only local files.
 _OPEN_OPTIONS = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
 
-_ONE_FRAME_PER_PACKET = frozenset({"h264", "hevc", "mjpeg", "prores", "gif", "vp9", "av1", "libdav1d", "ffv1"})
+_ONE_FRAME_PER_PACKET = frozenset(
+    {"h264", "hevc", "mjpeg", "prores", "gif", "vp9", "av1", "libdav1d", "ffv1"}
+)
 
 
 class BrokenVideo(RetraceError):
@@ -116,7 +116,9 @@ class VideoReader:
                     yield frame
                     given += 1
         except _Break as reason:
-            expected = f" of {self.num_frames}" if self.num_frames is not None and self.num_frames > given else ""
+            expected = (
+                f" of {self.num_frames}" if self.num_frames is not None and self.num_frames > given else ""
+            )
             self.damage = (
                 f"{self.path} is damaged after {given}{expected} frames: {reason}. The frames before it were read; "
                 "copy the file again or repair it to get the rest."
@@ -156,9 +158,13 @@ def open_video(path: str | Path, *, threads: int = 0) -> VideoReader:
     try:
         is_folder, exists, size = path.is_dir(), path.exists(), path.stat().st_size if path.exists() else 0
     except OSError as error:
-        raise BrokenVideo(f"Cannot look at {path}: {error.strerror}. Check the path and its permissions.") from error
+        raise BrokenVideo(
+            f"Cannot look at {path}: {error.strerror}. Check the path and its permissions."
+        ) from error
     if not exists:
-        raise BrokenVideo(f"There is no file or folder {path}. Give the path of a video or of a folder of frames.")
+        raise BrokenVideo(
+            f"There is no file or folder {path}. Give the path of a video or of a folder of frames."
+        )
     if is_folder:
         return VideoReader(path, _FrameFolder(path), names=True)
     if size == 0:
@@ -261,9 +267,13 @@ class _VideoFile:
         try:
             first = next(self._carefully(), None)
         except _Break as reason:
-            raise BrokenVideo(f"{path} is damaged at its first frame: {reason}. Copy or record it again.") from reason
+            raise BrokenVideo(
+                f"{path} is damaged at its first frame: {reason}. Copy or record it again."
+            ) from reason
         if first is None:
-            raise BrokenVideo(f"{path} holds no frame that can be shown. Check that it plays in a video player.")
+            raise BrokenVideo(
+                f"{path} holds no frame that can be shown. Check that it plays in a video player."
+            )
         self.height, self.width = first.image.shape[:2]
 
     def frames(self) -> Iterator[Frame]:
@@ -292,7 +302,7 @@ class _VideoFile:
                         raise _Suspect
                     packets += packet.size > 0 and not packet.is_discard
                     for picture in packet.decode():
-                        yield self._frame(cast(av.VideoFrame, picture), clock)
+                        yield self._frame(picture, clock)
             except av.error.FFmpegError as error:
                 raise _Suspect from error
         if clock.count < packets and self.codec in _ONE_FRAME_PER_PACKET:
@@ -314,7 +324,7 @@ class _VideoFile:
                         reason = "a part of the file is missing or does not fit its checksum"
                         break
                     for picture in packet.decode():
-                        yield self._frame(cast(av.VideoFrame, picture), clock)
+                        yield self._frame(picture, clock)
             except av.error.FFmpegError as error:
                 reason = f"a packet cannot be decoded ({_reason(error)})"
             if reason is not None:
@@ -360,7 +370,11 @@ class _Clock:
         self.last = 0.0
 
     def _seconds(self, picture: av.VideoFrame) -> float:
-        stamp = None if picture.pts is None or picture.time_base is None else float(picture.pts * picture.time_base)
+        stamp = (
+            None
+            if picture.pts is None or picture.time_base is None
+            else float(picture.pts * picture.time_base)
+        )
         if stamp is None:
             return self.count / self.fps
         return stamp - (stamp if self.start is None else self.start)
@@ -627,7 +641,9 @@ class DirectFrames:
             try:
                 image = read_image(files[index])
             except _Break as reason:
-                raise BrokenVideo(f"Frame {index} of {video.path} is damaged: {reason}. Replace it.") from reason
+                raise BrokenVideo(
+                    f"Frame {index} of {video.path} is damaged: {reason}. Replace it."
+                ) from reason
             except IndexError:
                 raise BrokenVideo(
                     f"{video.path} has {len(files)} frames now, not {video.num_frames}. Index it again: retrace data index."
@@ -639,7 +655,9 @@ class DirectFrames:
         found: list[tuple[int, Pixels]] = []
         if times is not None and wanted[-1] < len(times):
             found = self._seek(video.path, times, wanted)
-        if len(found) < len(wanted):  # time stamps missing, or a file whose key frames are not where its index says
+        if len(found) < len(
+            wanted
+        ):  # time stamps missing, or a file whose key frames are not where its index says
             found = self._from_the_start(video.path, wanted)
         if len(found) < len(wanted):
             raise BrokenVideo(

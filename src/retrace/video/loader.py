@@ -1,0 +1,340 @@
+"""Clips for training: sources that give clips, the dataset that turns them into views, the order in which they are taken.
+
+Everything about sample number i, the video, the frames, the augmentation, follows from (seed, i) alone. So neither the number of
+workers nor an interruption changes what the network sees, and resuming is a start position.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from retrace.datasets.records import Video
+from retrace.errors import RetraceError, UsageError
+from retrace.video.decode import BrokenVideo, FrameStore
+from retrace.video.sampling import clip_indices, clip_span
+
+_log = logging.getLogger(__name__)
+
+Views = dict[str, Tensor]
+"""What a method sees of one clip."""
+
+_ATTEMPTS = 100
+
+
+@runtime_checkable
+class ClipSource(Protocol):
+    """Anything that gives clips."""
+
+    def clip(self, generator: torch.Generator) -> Tensor:
+        """(T, 3, H, W) uint8 RGB; everything random is drawn from `generator`."""
+        ...
+
+
+@runtime_checkable
+class PlannedSource(Protocol):
+    """A source whose choice depends on the sample's number as well, to keep a promise about a whole epoch."""
+
+    def planned_clip(self, number: int, generator: torch.Generator) -> Tensor:
+        """(T, 3, H, W) uint8 RGB of sample `number`; everything else random is drawn from `generator`."""
+        ...
+
+
+class FootageSource:
+    """Clips of videos. A clip that cannot be read is replaced by another draw from the same generator.
+
+    Args:
+        videos: What to draw from.
+        store: Gives the frames: a `cache.FrameCache`, or `decode.DirectFrames` for frame folders and intra-only formats.
+        length: T, frames per clip.
+        sample_fps: Frames per second of a clip (8 in FC3 / STFC3 / CRW). Give this or `stride`.
+        stride: Distance of the frames of a clip, in frames of the video.
+        weighting: "frames" draws every frame equally often (a long video gives more clips), "videos" every video equally often.
+        clips_per_video: None, or at most this many clips of a video in one epoch (5 in STFC3). The epoch, `epoch_length` samples
+            long, then takes min(clips_per_video, number of clips that fit without overlap) clips of each video, in an order that
+            is shuffled anew each time; `weighting` is not used.
+        seed: Of that shuffling.
+
+    Attributes:
+        failures: Path of the video -> sentence, of what this process could not read.
+        num_failures: Draws that had to be repeated, in this process.
+
+    Errors: UsageError when there are no videos or the arguments contradict each other.
+    """
+
+    def __init__(
+        self,
+        videos: Sequence[Video],
+        store: FrameStore,
+        *,
+        length: int,
+        sample_fps: float | None = None,
+        stride: int | None = None,
+        weighting: Literal["frames", "videos"] = "frames",
+        clips_per_video: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        """See the class."""
+        if not videos:
+            raise UsageError(
+                "There are no videos to draw clips from. Give footage with at least one readable video."
+            )
+        if weighting not in ("frames", "videos"):
+            raise UsageError(f'weighting is "{weighting}"; expected "frames" or "videos".')
+        if clips_per_video is not None and clips_per_video < 1:
+            raise UsageError(
+                f"clips_per_video is {clips_per_video}; it must be at least 1, or None for no limit."
+            )
+        self.videos = list(videos)
+        self.store = store
+        self.length = length
+        self.sample_fps = sample_fps
+        self.stride = stride
+        self.seed = seed
+        self.failures: dict[str, str] = {}
+        self.num_failures = 0
+        spans = [clip_span(v.fps, length=length, sample_fps=sample_fps, stride=stride) for v in self.videos]
+        sizes = [video.num_frames if weighting == "frames" else 1 for video in self.videos]
+        self._cumulative = np.cumsum(np.asarray(sizes, dtype=np.float64))
+        self._slots: np.ndarray[Any, np.dtype[np.int64]] | None = (
+            None  # video of each clip of an epoch, unshuffled
+        )
+        if clips_per_video is not None:
+            fits = [max(1, video.num_frames // span) for video, span in zip(self.videos, spans, strict=True)]
+            self._slots = np.repeat(np.arange(len(fits)), np.minimum(fits, clips_per_video)).astype(np.int64)
+        self._shuffled: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] = (-1, np.empty(0, dtype=np.int64))
+
+    @property
+    def epoch_length(self) -> int | None:
+        """Samples of an epoch when `clips_per_video` is set."""
+        return None if self._slots is None else len(self._slots)
+
+    def clip(self, generator: torch.Generator) -> Tensor:
+        """(T, 3, H, W) uint8 of a random clip; `clips_per_video` has no say here.
+
+        Errors: RetraceError when none of 100 draws can be read.
+        """
+        return self._clip(None, generator)
+
+    def planned_clip(self, number: int, generator: torch.Generator) -> Tensor:
+        """(T, 3, H, W) uint8 of sample `number`, counted over all epochs. Without `clips_per_video` the same as `clip`.
+
+        A video that cannot be read is replaced by a random other one.
+
+        Errors: RetraceError when none of 100 draws can be read.
+        """
+        if self._slots is None:
+            return self._clip(None, generator)
+        epoch, place = divmod(number, len(self._slots))
+        if self._shuffled[0] != epoch:
+            order = np.random.default_rng([self.seed, epoch]).permutation(self._slots)
+            self._shuffled = (epoch, order)
+        return self._clip(int(self._shuffled[1][place]), generator)
+
+    def _clip(self, chosen: int | None, generator: torch.Generator) -> Tensor:
+        for _ in range(_ATTEMPTS):
+            drawn = torch.rand((), generator=generator, dtype=torch.float64).item() * self._cumulative[-1]
+            which = int(np.searchsorted(self._cumulative, drawn, side="right")) if chosen is None else chosen
+            chosen = None
+            video = self.videos[min(which, len(self.videos) - 1)]
+            try:
+                frames = self.store.num_frames(video)
+                indices = clip_indices(
+                    frames,
+                    video.fps,
+                    length=self.length,
+                    sample_fps=self.sample_fps,
+                    stride=self.stride,
+                    generator=generator,
+                )
+                clip = self.store.frames(video, indices)  # (T, H, W, 3)
+            except BrokenVideo as error:
+                self.num_failures += 1
+                if str(video.path) not in self.failures:
+                    self.failures[str(video.path)] = str(error)
+                    _log.warning("Another clip is used instead of one that cannot be read: %s", error)
+                continue
+            return torch.from_numpy(clip).permute(0, 3, 1, 2)  # (T, 3, H, W)
+        path, reason = next(reversed(self.failures.items()))
+        raise RetraceError(
+            f"{_ATTEMPTS} clips in a row could not be read, the last of {path}: {reason} Check the footage: retrace data check."
+        )
+
+
+class ClipDataset(Dataset[Views]):
+    """Views of clips by sample number, for a DataLoader. Picklable when the sources and views are.
+
+    Args:
+        sources: Where clips come from.
+        weights: Chance of each source, at least 0, not all 0; they need not sum to 1.
+        views: A method's views: called with a clip (T, 3, H, W) uint8 and a generator, gives a dict of tensors.
+        seed: With the sample's number it determines the sample.
+        length: Samples of an epoch, `len(dataset)`. Larger numbers are fine: they are the samples of later epochs.
+
+    Errors: UsageError when the weights do not fit the sources.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[ClipSource],
+        weights: Sequence[float],
+        views: Callable[[Tensor, torch.Generator], Views],
+        seed: int,
+        length: int,
+    ) -> None:
+        """See the class."""
+        if len(sources) == 0 or len(sources) != len(weights):
+            raise UsageError(
+                f"{len(sources)} clip sources with {len(weights)} weights. Give one weight for each source."
+            )
+        if min(weights) < 0 or sum(weights) <= 0:
+            raise UsageError(
+                f"Weights of clip sources are {list(weights)}; none may be negative and one must be above 0."
+            )
+        self.sources = list(sources)
+        self.weights = torch.tensor(weights, dtype=torch.float64)
+        self.views = views
+        self.seed = seed
+        self.length = length
+
+    def __len__(self) -> int:
+        """Samples of an epoch."""
+        return self.length
+
+    def __getitem__(self, number: int) -> Views:
+        """Views of sample `number`, a function of (seed, number) alone."""
+        generator = sample_generator(self.seed, number)
+        if len(self.sources) == 1:
+            source = self.sources[0]
+        else:
+            source = self.sources[int(torch.multinomial(self.weights, 1, generator=generator))]
+        if isinstance(source, PlannedSource):
+            clip = source.planned_clip(number, generator)
+        else:
+            clip = source.clip(generator)
+        return self.views(clip, generator)
+
+
+def sample_generator(seed: int, number: int) -> torch.Generator:
+    """A CPU generator for sample `number` of a run with `seed`; neighbouring numbers give unrelated streams."""
+    state = np.random.SeedSequence([seed, number]).generate_state(2, dtype=np.uint32)
+    return torch.Generator().manual_seed(int(state[0]) << 32 | int(state[1]))
+
+
+class ResumableSampler(Sampler[int]):
+    """Sample numbers of one process, from wherever the run stands; its whole state is one integer.
+
+    `position` is the number of samples that all processes together have finished since the run began. Iterating yields
+    position + rank, position + rank + world, ... to the end of the epoch that `position` lies in (to no end when `length` is None).
+    Iterating changes nothing, because a DataLoader asks for samples long before they are used: whoever uses them says so with
+    `advance`, and saves `state_dict()` with the weights.
+
+    Args:
+        length: Samples of an epoch over all processes, rounded down to a multiple of `world`; None never ends.
+        position: Where to start.
+        rank: Number of this process, 0 to world - 1.
+        world: Number of processes.
+    """
+
+    def __init__(
+        self, length: int | None = None, *, position: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
+        """See the class."""
+        if not 0 <= rank < world:
+            raise UsageError(f"rank {rank} of {world} processes: it must be between 0 and {world - 1}.")
+        if length is not None and length < world:
+            raise UsageError(
+                f"An epoch of {length} samples for {world} processes. Make it at least {world} long."
+            )
+        if position < 0:
+            raise UsageError(f"position is {position}; it counts finished samples and cannot be negative.")
+        self.length = None if length is None else length // world * world
+        self.position = position
+        self.rank = rank
+        self.world = world
+
+    def __iter__(self) -> Iterator[int]:
+        """Numbers from `position` to the end of its epoch."""
+        start = self.position + self.rank
+        if self.length is None:
+            return count(start, self.world)
+        return iter(range(start, self._end(), self.world))
+
+    def __len__(self) -> int:
+        """Samples that this process has left in the epoch."""
+        if self.length is None:
+            raise TypeError("an endless sampler has no length")
+        return len(range(self.position + self.rank, self._end(), self.world))
+
+    def _end(self) -> int:
+        assert self.length is not None
+        return (self.position // self.length + 1) * self.length
+
+    def advance(self, samples: int) -> None:
+        """Say that all processes together have finished `samples` more samples (batch size x processes for a step)."""
+        self.position += samples
+
+    def state_dict(self) -> dict[str, int]:
+        """{"position": samples finished}."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue where `state_dict` was taken; rank and world may be others than then."""
+        self.position = int(state["position"])
+
+
+def seed_worker(worker: int) -> None:
+    """`worker_init_fn` of a DataLoader: one thread per worker, so that workers do not fight for the cores.
+
+    Seeds numpy's and Python's global generators from torch's (which the DataLoader seeds per worker), for third-party views; the
+    package itself draws from the generators it is given.
+    """
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)  # 0: run in the calling thread
+    np.random.seed(torch.initial_seed() % 2**32)  # noqa: NPY002 - it is the global generator that third-party code uses
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """What a loader delivers when nobody computes."""
+
+    clips_per_second: float
+    clips: int
+    """Clips that were counted."""
+    seconds: float
+    """Time they took, without the start of the workers."""
+    workers: int
+
+
+def throughput(
+    dataset: Dataset[Views], workers: int = 0, seconds: float = 5.0, *, start: int = 0
+) -> Throughput:
+    """Clips per second of the loader alone: the samples from number `start` on, made for about `seconds`, after a warm-up.
+
+    The warm-up (starting the workers, their first two samples each) is not counted.
+    """
+    loader: DataLoader[Views] = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=ResumableSampler(position=start),
+        num_workers=workers,
+        worker_init_fn=seed_worker,
+        prefetch_factor=2 if workers else None,
+    )
+    clips = iter(loader)
+    for _ in range(2 * max(workers, 1)):
+        next(clips)
+    began, made = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        next(clips)
+        made += 1
+    took = time.perf_counter() - began
+    return Throughput(made / took, made, took, workers)
