@@ -10,7 +10,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from torch import Tensor
 
-from retrace.viz.figure import COLOURS, new_figure, show_image
+from retrace.viz.figure import COLOURS, new_figure, show_image, styled
 from retrace.walk.affinity import affinity, transition
 from retrace.walk.nodes import normalise, to_nodes
 
@@ -28,11 +28,15 @@ def interesting_points(image: NDArray[np.uint8], count: int) -> list[Point]:
         (x, y) pixels, centre of the first pixel at (0.5, 0.5). The image's centre where it has no corner at all.
     """
     height, width = image.shape[:2]
+    margin = min(height, width) // 10  # what is at the border is soon out of the picture
+    inner = np.zeros((height, width), np.uint8)
+    inner[margin : height - margin, margin : width - margin] = 1
     corners = cv2.goodFeaturesToTrack(
         cv2.cvtColor(image, cv2.COLOR_RGB2GRAY),
         maxCorners=count,
         qualityLevel=0.02,
         minDistance=0.3 * min(height, width),
+        mask=inner,
         blockSize=max(3, min(height, width) // 24),
     )
     if corners is None:
@@ -40,11 +44,17 @@ def interesting_points(image: NDArray[np.uint8], count: int) -> list[Point]:
     return [(float(x) + 0.5, float(y) + 0.5) for x, y in corners.reshape(-1, 2)]
 
 
-def node_at(point: Point, image_hw: tuple[int, int], grid_hw: tuple[int, int]) -> int:
-    """The node (row-major index) whose cell holds a point (x, y) in pixels; points outside take the nearest cell."""
-    (height, width), (h, w) = image_hw, grid_hw
-    column = min(max(int(point[0] / width * w), 0), w - 1)
-    row = min(max(int(point[1] / height * h), 0), h - 1)
+def node_at(point: Point, stride: int, grid_hw: tuple[int, int]) -> int:
+    """The node (row-major index) whose cell holds a point (x, y) in pixels; points outside take the nearest cell.
+
+    Args:
+        point: (x, y) pixels.
+        stride: pixels from node to node.
+        grid_hw: cells (h, w).
+    """
+    h, w = grid_hw
+    column = min(max(int(point[0] // stride), 0), w - 1)
+    row = min(max(int(point[1] // stride), 0), h - 1)
     return row * w + column
 
 
@@ -61,12 +71,14 @@ def transition_between(features: Tensor, temperature: float) -> Tensor:
     return transition(affinity(nodes[0], nodes[1]), temperature)
 
 
+@styled()
 def affinity_figure(
     images: Sequence[NDArray[np.uint8]],
     features: Tensor,
     titles: Sequence[str],
     points: Sequence[Point],
     *,
+    stride: int,
     temperature: float,
     model_name: str,
 ) -> Figure:
@@ -77,6 +89,7 @@ def affinity_figure(
         features: (2, C, h, w) of these frames.
         titles: of the two frames.
         points: (x, y) pixels in the first frame; one heat map each.
+        stride: pixels from node to node.
         temperature: of the softmax.
         model_name: named in the heading.
     """
@@ -118,9 +131,9 @@ def affinity_figure(
             axes.set_axis_off()
             continue
         point, colour = points[number], COLOURS[number % len(COLOURS)]
-        row = matrix[node_at(point, (height, width), (h, w))]  # (N,)
+        row = matrix[node_at(point, stride, (h, w))]  # (N,)
         best = int(torch.argmax(row))
-        place = ((best % w + 0.5) * width / w, (best // w + 0.5) * height / h)
+        place = (min((best % w + 0.5) * stride, width), min((best // w + 0.5) * stride, height))
         show_image(axes, grey, f"point {number + 1}: highest P {float(row.max()):.2g}")
         heat = row.reshape(h, w).sqrt().numpy()
         heat = heat / max(float(heat.max()), 1e-12)
@@ -128,11 +141,13 @@ def affinity_figure(
             heat,
             cmap="magma",
             alpha=0.75,
-            extent=(0, width, height, 0),
+            extent=(0, w * stride, h * stride, 0),
             interpolation="nearest",
             vmin=0,
             vmax=1,
         )
+        axes.set_xlim(0, width)  # the last cells reach over the border
+        axes.set_ylim(height, 0)
         for target, (x, y) in ((left, point), (right, place), (axes, place)):
             target.plot(x, y, "o", color=colour, markeredgecolor="white", markersize=6)
             target.annotate(

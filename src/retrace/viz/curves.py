@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from retrace.viz.figure import new_figure, style
+from retrace.viz.figure import new_figure, style, styled
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ def running_mean(values: Sequence[float], window: int) -> list[float]:
     return result
 
 
+@styled()
 def curves_figure(panels: Sequence[Panel], *, columns: int = 2, smooth: int = 1, heading: str = "") -> Figure:
     """Draw panels side by side, the same line in the same colour and dash everywhere, one legend.
 

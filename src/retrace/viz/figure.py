@@ -1,5 +1,7 @@
 """What every figure of the project shares: colours for colour-blind readers too, fonts, and how it is saved."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)
 SUFFIXES = (".png", ".pdf", ".svg")
 
 _STYLE: dict[Any, Any] = {
-    "font.size": 9.0,
+    "font.size": 8.0,
     "axes.titlesize": 9.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -44,10 +46,16 @@ def check_suffix(path: str | Path) -> Path:
     return path
 
 
+@contextmanager
+def styled() -> Iterator[None]:
+    """Fonts, lines and spines of every figure; draw inside it. Matplotlib's global settings come back at its end."""
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of `width` x `height` inches, belonging to no screen and no global state."""
-    with matplotlib.rc_context(_STYLE):
-        return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def save_figure(figure: Figure, path: str | Path, *, dpi: int = 160) -> Path:
@@ -63,7 +71,7 @@ def save_figure(figure: Figure, path: str | Path, *, dpi: int = 160) -> Path:
     path = check_suffix(path)
     # Without a date the same figure gives the same bytes.
     undated = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}[path.suffix.lower()]
-    with atomic_path(path) as temporary, matplotlib.rc_context(_STYLE):
+    with atomic_path(path) as temporary, styled():
         figure.savefig(temporary, dpi=dpi, metadata=undated)
     return path
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from retrace.viz.figure import new_figure, show_image
+from retrace.viz.figure import new_figure, show_image, styled
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ def principal_components(features: Tensor) -> Components:
     return Components(rgb.reshape(frames, h, w, 3).astype(np.float32), share)
 
 
+@styled()
 def pca_figure(
     images: Sequence[NDArray[np.uint8]], components: Components, titles: Sequence[str], model_name: str
 ) -> Figure:
