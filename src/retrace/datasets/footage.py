@@ -1,4 +1,4 @@
-"""Own footage: every video and frame folder that a folder, a list file or a list of paths names, with an index of what is there."""
+"""Own footage: the videos and frame folders that a folder, a list file or a list names, and an index of them."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from retrace.errors import RetraceError, UsageError
 from retrace.files import atomic_path
 
 Probe = Callable[[Path], tuple[Video, str | None]]
-"""Looks at one video: its record, and a sentence when it breaks after some frames. Raises RetraceError when it cannot be read.
+"""Looks at one video: its record, and a sentence when it breaks after some frames. RetraceError when it is unreadable.
 `video.decode.probe` is one."""
 
 _VERSION = 1
@@ -47,15 +47,16 @@ def find_videos(source: str | Path | Sequence[str | Path]) -> list[Path]:
     Args:
         source: One of
 
-            * a folder, searched recursively in natural order: files with a video's suffix, and folders that hold images (frame
-              folders; a folder of photographs counts as one too); hidden files and folders are passed over;
+            * a folder, searched recursively in natural order: files with a video's suffix, and folders that
+              hold images (frame folders; a folder of photographs counts as one too); hidden files and
+              folders are passed over;
             * one video file;
-            * a text file (.txt, .lst, .list, .csv) with one path per line, relative ones taken from the list's folder; empty lines
-              and lines that begin with # are skipped;
+            * a text file (.txt, .lst, .list, .csv) with one path per line, relative ones taken from the
+              list's folder; empty lines and lines that begin with # are skipped;
             * a list of any of these.
 
-    Errors: UsageError when `source` is an empty list; RetraceError when it does not exist or names no video. A path in a list that
-        does not exist is no error here: it is returned, and reported when it is opened.
+    Errors: UsageError when `source` is an empty list; RetraceError when it does not exist or names no video.
+        A path in a list that does not exist is no error here: it is returned, and reported when it is opened.
     """
     if not isinstance(source, str | Path):
         if len(source) == 0:
@@ -70,7 +71,8 @@ def find_videos(source: str | Path | Sequence[str | Path]) -> list[Path]:
         found = _search(path)
         if not found:
             raise RetraceError(
-                f"No videos under {path}. Expected video files (mp4, mov, avi, mkv, webm, gif, ...) or folders of images."
+                f"No videos under {path}. Expected video files (mp4, mov, avi, mkv, webm, gif, ...) "
+                "or folders of images."
             )
         return found
     if path.suffix.lower() in {".txt", ".lst", ".list", ".csv"}:
@@ -87,8 +89,9 @@ def index(
 ) -> Index:
     """Look at every video of `source` and remember the answers in `file`.
 
-    A video whose size and modification time are those of the last time is not opened again; a broken one neither. The file is
-    written atomically, now and then during a long search as well. A broken video is recorded with its reason and stops nothing.
+    A video whose size and modification time are those of the last time is not opened again; a broken one
+    neither. The file is written atomically, now and then during a long search as well. A broken video is
+    recorded with its reason and stops nothing.
 
     Args:
         source: What `find_videos` takes.
@@ -152,7 +155,7 @@ def _look(path: Path, probe: Probe) -> dict[str, Any]:
 
 
 def _stamp(path: Path) -> list[int] | None:
-    """[bytes, modification time in ns, number of files] of a file or of the frames of a folder; None when it is not there."""
+    """[bytes, modification time in ns, number of files] of a file or of the frames of a folder; None when missing."""
     try:
         files = [f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES] if path.is_dir() else [path]
         stats = [file.stat() for file in files]

@@ -1,6 +1,7 @@
 """What a video is on disk: the record every other package receives, and the names that make a file or folder one.
 
-A video is either a file (by its suffix) or a frame folder: a folder that holds images, played in natural order of their names.
+A video is either a file (by its suffix) or a frame folder: a folder that holds images, played in natural
+order of their names.
 """
 
 import re
@@ -19,7 +20,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 """File names that count as frames of a frame folder."""
 
 FRAME_FOLDER_FPS = 24.0
-"""Frames per second taken for a frame folder, which cannot say it: the rate of DAVIS, the field's usual frame folders."""
+"""Frames per second taken for a frame folder, which cannot say it: the rate of DAVIS."""
 
 
 @dataclass(frozen=True)

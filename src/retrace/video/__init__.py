@@ -1,1 +1,1 @@
-"""Video in and out: decode, encode, which frames (sampling), what is done to them (transforms), clips for training (loader)."""
+"""Video in and out: decode, encode, which frames (sampling), what is done to them (transforms), clips (loader)."""

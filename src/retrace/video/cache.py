@@ -1,4 +1,4 @@
-"""Decoded frames kept on disk for training, because random access into a long-GOP file decodes hundreds of frames per clip.
+"""Decoded frames kept on disk for training, because one clip of a long-GOP file costs hundreds of decoded frames.
 
 Layout, one folder per video and size:
 
@@ -6,9 +6,10 @@ Layout, one folder per video and size:
                    offsets.npy    (N + 1,) int64: frame i is bytes offsets[i] to offsets[i + 1]
                    meta.json      the video's path, size, number of frames, and its damage
 
-`key` is made of the video's absolute path, its size in bytes, its modification time and the short side. A folder is written
-under another name and renamed, so a folder that is there is complete; `<folder>/<key>.lock` keeps two processes from decoding
-the same video at once. Deleting the whole cache at any time between runs is safe.
+`key` is made of the video's absolute path, its size in bytes, its modification time and the short side. A
+folder is written under another name and renamed, so a folder that is there is complete;
+`<folder>/<key>.lock` keeps two processes from decoding the same video at once. Deleting the whole cache at
+any time between runs is safe.
 """
 
 import hashlib
@@ -60,12 +61,13 @@ class _Entry:
 class FrameCache:
     """Frames of videos by index, read from decoded copies that are made on first use or by `fill`.
 
-    Safe for several processes and workers at once, and picklable. Frame folders that need no downsizing are read as they are.
+    Safe for several processes and workers at once, and picklable. Frame folders that need no downsizing are
+    read as they are.
 
     Args:
         folder: Where the copies live; made when missing.
-        short_side: Frames whose shorter side is longer are stored smaller (area interpolation) with this many pixels there;
-            never enlarged. None stores the full size.
+        short_side: Frames whose shorter side is longer are stored smaller (area interpolation) with this
+            many pixels there; never enlarged. None stores the full size.
     """
 
     def __init__(self, folder: str | Path, *, short_side: int | None = 288) -> None:
@@ -114,7 +116,7 @@ class FrameCache:
             ) from error
 
     def num_frames(self, video: Video) -> int:
-        """Frames that can be asked for; fewer than the record says when the video turned out to be damaged. Fills on demand."""
+        """Frames that can be asked for, fewer than the record says when the video is damaged. Fills on demand."""
         if self._passes_through(video):
             return video.num_frames
         return len(self._entry(video).offsets) - 1
@@ -126,7 +128,8 @@ class FrameCache:
     def frames(self, video: Video, indices: Sequence[int]) -> Pixels:
         """(T, H', W', 3) RGB uint8 of the frames at `indices` (T of them, any order, repeats allowed). Fills on demand.
 
-        Errors: BrokenVideo when the video cannot be read; RetraceError when an index is outside the video or the cache cannot be
+        Errors: BrokenVideo when the video cannot be read; RetraceError when an index is outside the video or
+            the cache cannot be
         written.
         """
         if self._passes_through(video):
@@ -154,9 +157,7 @@ class FrameCache:
         return fits and video.path.is_dir()
 
     def _key(self, video: Video) -> str:
-        if (
-            video.path not in self._keys
-        ):  # a file that changes during a run is not noticed: its old frames are used to the end
+        if video.path not in self._keys:  # once per process: a file that changes meanwhile goes unnoticed
             identity = [str(video.path.resolve()), *_fingerprint(video.path), self.short_side]
             self._keys[video.path] = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
         return self._keys[video.path]

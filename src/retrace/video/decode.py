@@ -3,11 +3,13 @@
 What every frame has been through:
 
 * rotation and mirroring written in the file (display matrix, EXIF orientation) are applied;
-* 10-bit, grey and palette pictures become 8-bit RGB; transparent ones are laid on white. High dynamic range is not tone-mapped;
+* 10-bit, grey and palette pictures become 8-bit RGB; transparent ones are laid on white. High dynamic range
+  is not tone-mapped;
 * pixels are taken as they are stored: no deinterlacing, no correction of pixels that are not square.
 
 A break (a damaged packet, a file that ends too early) ends the iteration after the last frame before it and is told in
-`VideoReader.damage`. FFmpeg conceals damage by inventing pixels; such frames are not given out, because labels would ride on them.
+`VideoReader.damage`. FFmpeg conceals damage by inventing pixels; such frames are not given out, because
+labels would ride on them.
 """
 
 from collections import OrderedDict
@@ -33,9 +35,12 @@ from retrace.errors import RetraceError
 
 Pixels = NDArray[np.uint8]
 
-_DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,mpegvideo,flv,asf,ogg,h264,hevc,m4v,mjpeg,dv,rm,nut,ivf,yuv4mpegpipe,mxf"
-# FFmpeg chooses a demuxer by content. Play lists would open other files and addresses, and the text demuxers turn a list of
-# videos into a picture of its letters, so only real containers are allowed, and only local files.
+_DEMUXERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,mpegvideo,flv,asf,ogg,h264,hevc,m4v,"
+    "mjpeg,dv,rm,nut,ivf,yuv4mpegpipe,mxf"
+)
+# FFmpeg chooses a demuxer by content. Play lists would open other files and addresses, and the text demuxers
+# turn a list of videos into a picture of its letters, so only real containers are allowed, and only local files.
 _OPEN_OPTIONS = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
 
 _ONE_FRAME_PER_PACKET = frozenset(
@@ -88,10 +93,12 @@ class VideoReader:
         fps: Frames per second, the average when the rate varies; 24 for a frame folder.
         num_frames: What the container announces (a progress bar's length); None when it does not say.
         names: True when frames carry file names (frame folder), False for numbered frames of a video.
-        damage: None, or after the iteration reached a break a sentence that says where and why; frames before it were given out.
+        damage: None, or after the iteration reached a break a sentence that says where and why; frames
+            before it were given out.
     """
 
     def __init__(self, path: Path, source: _Source, *, names: bool) -> None:
+        """Use `open_video`."""
         self.path = path
         self._source = source
         self.height = source.height
@@ -103,6 +110,7 @@ class VideoReader:
         self._running: list[Iterator[Frame]] = []
 
     def __iter__(self) -> Iterator[Frame]:
+        """Frames from the first on. Errors: BrokenVideo when the file is no longer what was opened."""
         iterator = self._iterate()
         self._running.append(iterator)
         return iterator
@@ -131,11 +139,13 @@ class VideoReader:
         self._running.clear()
 
     def __enter__(self) -> Self:
+        """The reader itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """As `close`."""
         self.close()
 
 
@@ -151,8 +161,9 @@ def open_video(path: str | Path, *, threads: int = 0) -> VideoReader:
         path: mp4, mov, avi, mkv, webm, gif and other containers, or a folder of images (natural order of names).
         threads: Decoder threads, 0 for as many as cores.
 
-    Errors: BrokenVideo (a RetraceError) when the path is missing, the folder holds no images or images of several sizes, the
-        file is empty, cut off before its first frame, without pictures (audio only), not a video, or damaged at its first frame.
+    Errors: BrokenVideo (a RetraceError) when the path is missing, the folder holds no images or images of
+        several sizes, the file is empty, cut off before its first frame, without pictures (audio only), not
+        a video, or damaged at its first frame.
     """
     path = Path(path)
     try:
@@ -289,7 +300,7 @@ class _VideoFile:
             yield from islice(self._carefully(), given, None)
 
     def _fast(self) -> Iterator[Frame]:
-        """Decode on several threads. An error surfaces some packets after its cause, so it only raises suspicion here."""
+        """Decode on several threads. An error surfaces some packets after its cause: here it is only a suspicion."""
         clock = _Clock(self.fps)
         packets = 0
         with _open(self.path, None) as container:
@@ -419,7 +430,8 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.vide
     stream = streams[0]
     if getattr(stream, "codec_context", None) is None:
         raise BrokenVideo(
-            f"{path} uses a video codec that this FFmpeg cannot decode. Convert it to H.264: ffmpeg -i IN -c:v libx264 OUT.mp4."
+            f"{path} uses a video codec that this FFmpeg cannot decode. "
+            "Convert it to H.264: ffmpeg -i IN -c:v libx264 OUT.mp4."
         )
     return stream
 
@@ -434,15 +446,15 @@ def _frame_rate(stream: av.video.stream.VideoStream) -> float:
 def _upright_rgb(picture: av.VideoFrame) -> Pixels:
     """(H, W, 3) RGB uint8 with alpha laid on white and the display matrix applied."""
     if any(component.is_alpha for component in picture.format.components):
-        rgba = picture.to_ndarray(format="rgba")
+        rgba = cast(Pixels, picture.to_ndarray(format="rgba"))
         alpha = rgba[..., 3:].astype(np.uint16)
-        image = ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+        image: Pixels = ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
     else:
-        image = picture.to_ndarray(format="rgb24")
+        image = cast(Pixels, picture.to_ndarray(format="rgb24"))
     matrix = picture.side_data.get("DISPLAYMATRIX")
     if matrix is not None:
-        image = _apply_display_matrix(image, np.frombuffer(bytes(matrix), dtype=np.int32)[:9])
-    return cast(Pixels, image)
+        image = _apply_display_matrix(image, np.frombuffer(cast(bytes, matrix), dtype=np.int32)[:9])
+    return image
 
 
 def _apply_display_matrix(image: Pixels, matrix: NDArray[np.int32]) -> Pixels:
@@ -463,8 +475,8 @@ def _apply_display_matrix(image: Pixels, matrix: NDArray[np.int32]) -> Pixels:
 def _cut_off(path: Path) -> str | None:
     """A reason when the container's own sizes say that the end of the file is missing; None when nothing is known.
 
-    FFmpeg plays what is there and ends as if all were well, so the sizes are read here: boxes of mp4 and mov, RIFF chunks
-    of avi, the segment of mkv and webm.
+    FFmpeg plays what is there and ends as if all were well, so the sizes are read here: boxes of mp4 and
+    mov, RIFF chunks of avi, the segment of mkv and webm.
     """
     size = path.stat().st_size
     try:
@@ -473,20 +485,10 @@ def _cut_off(path: Path) -> str | None:
             if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"):
                 return _cut_off_boxes(file, size)
             if head[:4] == b"RIFF":
-                announced = 0
-                while announced + 8 <= size:
-                    file.seek(announced)
-                    chunk = file.read(8)
-                    if chunk[:4] != b"RIFF":
-                        return None  # something was appended behind the video
-                    length = int.from_bytes(chunk[4:], "little")
-                    if length == 0:
-                        return "it was never finished (its header was not completed)"
-                    announced += 8 + length + length % 2
-                return _missing(size, announced - 1)  # the padding byte is often left out
+                return _cut_off_riff(file, size)
             if head[:4] == b"\x1a\x45\xdf\xa3":
-                length, used = _ebml_size(head[4:])
-                segment = 4 + used + (length or 0)
+                header, used = _ebml_size(head[4:])
+                segment = 4 + used + (header or 0)
                 file.seek(segment)
                 start = file.read(12)
                 if start[:4] == b"\x18\x53\x80\x67":
@@ -518,6 +520,20 @@ def _cut_off_boxes(file: "_Bytes", size: int) -> str | None:
     return None
 
 
+def _cut_off_riff(file: "_Bytes", size: int) -> str | None:
+    position = 0  # large files are several RIFF chunks one behind the other
+    while position + 8 <= size:
+        file.seek(position)
+        header = file.read(8)
+        if header[:4] != b"RIFF":
+            return None  # something was appended behind the video
+        length = int.from_bytes(header[4:], "little")
+        if length == 0:
+            return "the recording was not finished (the size in its header is 0)"
+        position += 8 + length + length % 2
+    return _missing(size, position - 1)  # a last padding byte is often left out
+
+
 class _Bytes(Protocol):
     def seek(self, position: int, /) -> int: ...
     def read(self, count: int, /) -> bytes: ...
@@ -543,10 +559,11 @@ def _missing(size: int, announced: int) -> str | None:
 
 
 def probe(path: str | Path, *, thorough: bool = False) -> tuple[Video, str | None]:
-    """Record of a video, and a sentence when it breaks after some frames (the record then counts the frames before the break).
+    """Record of a video, and a sentence when it breaks after some frames (the record counts those before).
 
-    Reads the header and the first frame; counts frames from the container's index or its packets. `thorough` decodes every
-    frame, which is the only way to find damage in the middle. A file that is cut off is always decoded to find its last frame.
+    Reads the header and the first frame; counts frames from the container's index or its packets. `thorough`
+    decodes every frame, which is the only way to find damage in the middle. A file that is cut off is always
+    decoded to find its last frame.
 
     Errors: BrokenVideo as `open_video`.
     """
@@ -592,7 +609,7 @@ def _packet_times(
 
 
 class FrameStore(Protocol):
-    """Gives frames of a video by index: `DirectFrames` from the video itself, `cache.FrameCache` from decoded copies."""
+    """Frames of a video by index: `DirectFrames` from the video itself, `cache.FrameCache` from decoded copies."""
 
     def num_frames(self, video: Video) -> int:
         """Frames that can be asked for."""
@@ -606,15 +623,17 @@ class FrameStore(Protocol):
 class DirectFrames:
     """Frames by index from the video itself: frame folders file by file, videos by a seek to the key frame before.
 
-    Made for frame folders and for formats where every frame is a key frame; in an ordinary H.264 file a clip costs the decoding
-    of everything since the last key frame, often 250 frames: use `FrameCache` there.
+    Made for frame folders and for formats where every frame is a key frame; in an ordinary H.264 file a clip
+    costs the decoding of everything since the last key frame, often 250 frames: use `FrameCache` there.
 
     Args:
-        short_side: Frames whose shorter side is longer are made smaller (area interpolation) to this many pixels; never enlarged.
+        short_side: Frames whose shorter side is longer are made smaller (area interpolation) to this many
+            pixels; never enlarged.
         threads: Decoder threads, 0 for as many as cores.
     """
 
     def __init__(self, *, short_side: int | None = None, threads: int = 1) -> None:
+        """See the class."""
         self.short_side = short_side
         self.threads = threads
         self._times: OrderedDict[Path, list[int] | None] = OrderedDict()  # per video, a few only
@@ -646,7 +665,8 @@ class DirectFrames:
                 ) from reason
             except IndexError:
                 raise BrokenVideo(
-                    f"{video.path} has {len(files)} frames now, not {video.num_frames}. Index it again: retrace data index."
+                    f"{video.path} has {len(files)} frames now, not {video.num_frames}. "
+                    "Index it again: retrace data index."
                 ) from None
             yield index, image
 

@@ -1,7 +1,7 @@
-"""Clips for training: sources that give clips, the dataset that turns them into views, the order in which they are taken.
+"""Clips for training: sources that give clips, the dataset that turns them into views, the order they are taken in.
 
-Everything about sample number i, the video, the frames, the augmentation, follows from (seed, i) alone. So neither the number of
-workers nor an interruption changes what the network sees, and resuming is a start position.
+Everything about sample number i, the video, the frames, the augmentation, follows from (seed, i) alone. So
+neither the number of workers nor an interruption changes what the network sees, and resuming is a start position.
 """
 
 import logging
@@ -53,14 +53,16 @@ class FootageSource:
 
     Args:
         videos: What to draw from.
-        store: Gives the frames: a `cache.FrameCache`, or `decode.DirectFrames` for frame folders and intra-only formats.
+        store: Gives the frames: a `cache.FrameCache`, or `decode.DirectFrames` for frame folders and
+            intra-only formats.
         length: T, frames per clip.
         sample_fps: Frames per second of a clip (8 in FC3 / STFC3 / CRW). Give this or `stride`.
         stride: Distance of the frames of a clip, in frames of the video.
-        weighting: "frames" draws every frame equally often (a long video gives more clips), "videos" every video equally often.
-        clips_per_video: None, or at most this many clips of a video in one epoch (5 in STFC3). The epoch, `epoch_length` samples
-            long, then takes min(clips_per_video, number of clips that fit without overlap) clips of each video, in an order that
-            is shuffled anew each time; `weighting` is not used.
+        weighting: "frames" draws every frame equally often (a long video gives more clips), "videos" every
+            video equally often.
+        clips_per_video: None, or at most this many clips of a video in one epoch (5 in STFC3). The epoch,
+            `epoch_length` samples long, then takes min(clips_per_video, number of clips that fit without
+            overlap) clips of each video, in an order that is shuffled anew each time; `weighting` is not used.
         seed: Of that shuffling.
 
     Attributes:
@@ -165,7 +167,8 @@ class FootageSource:
             return torch.from_numpy(clip).permute(0, 3, 1, 2)  # (T, 3, H, W)
         path, reason = next(reversed(self.failures.items()))
         raise RetraceError(
-            f"{_ATTEMPTS} clips in a row could not be read, the last of {path}: {reason} Check the footage: retrace data check."
+            f"{_ATTEMPTS} clips in a row could not be read, the last of {path}: {reason} "
+            "Check the footage: retrace data check."
         )
 
 
@@ -233,9 +236,9 @@ class ResumableSampler(Sampler[int]):
     """Sample numbers of one process, from wherever the run stands; its whole state is one integer.
 
     `position` is the number of samples that all processes together have finished since the run began. Iterating yields
-    position + rank, position + rank + world, ... to the end of the epoch that `position` lies in (to no end when `length` is None).
-    Iterating changes nothing, because a DataLoader asks for samples long before they are used: whoever uses them says so with
-    `advance`, and saves `state_dict()` with the weights.
+    position + rank, position + rank + world, ... to the end of the epoch that `position` lies in (to no end
+    when `length` is None). Iterating changes nothing, because a DataLoader asks for samples long before they
+    are used: whoever uses them says so with `advance`, and saves `state_dict()` with the weights.
 
     Args:
         length: Samples of an epoch over all processes, rounded down to a multiple of `world`; None never ends.
@@ -294,8 +297,8 @@ class ResumableSampler(Sampler[int]):
 def seed_worker(worker: int) -> None:
     """`worker_init_fn` of a DataLoader: one thread per worker, so that workers do not fight for the cores.
 
-    Seeds numpy's and Python's global generators from torch's (which the DataLoader seeds per worker), for third-party views; the
-    package itself draws from the generators it is given.
+    Seeds numpy's and Python's global generators from torch's (which the DataLoader seeds per worker), for
+    third-party views; the package itself draws from the generators it is given.
     """
     torch.set_num_threads(1)
     cv2.setNumThreads(0)  # 0: run in the calling thread
@@ -317,7 +320,7 @@ class Throughput:
 def throughput(
     dataset: Dataset[Views], workers: int = 0, seconds: float = 5.0, *, start: int = 0
 ) -> Throughput:
-    """Clips per second of the loader alone: the samples from number `start` on, made for about `seconds`, after a warm-up.
+    """Clips per second of the loader alone: the samples from number `start` on, made for about `seconds`.
 
     The warm-up (starting the workers, their first two samples each) is not counted.
     """

@@ -16,9 +16,9 @@ def clip_indices(
 ) -> list[int]:
     """Indices of a clip of `length` frames, evenly spaced, at a random place of the video.
 
-    The spacing is `stride` frames, or fps / sample_fps frames (indices rounded, at least one frame apart: a video slower than
-    `sample_fps` gives consecutive frames). A video too short for that spacing gives frames spread evenly from its first to its
-    last; frames repeat only when it has fewer than `length` of them.
+    The spacing is `stride` frames, or fps / sample_fps frames (indices rounded, at least one frame apart: a
+    video slower than `sample_fps` gives consecutive frames). A video too short for that spacing gives frames
+    spread evenly from its first to its last; frames repeat only when it has fewer than `length` of them.
 
     Args:
         num_frames: Frames of the video, at least 1.
