@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from retrace import __version__
 from retrace.errors import RetraceError
 from retrace.files import atomic_path
 from retrace.training.checkpoints import publish, step_path
@@ -156,15 +155,15 @@ class Saver(L.Callback):
     """
 
     def __init__(
-        self, out: Path, journal: Journal, *, every: int, keep: int, start: int, config: str
+        self, out: Path, journal: Journal, *, every: int, keep: int, start: int, note: dict[str, Any]
     ) -> None:
-        """`start`: step of the checkpoint the run continues from; `config`: goes into every checkpoint, as JSON."""
+        """`start`: step of the checkpoint the run continues from; `note`: goes into every checkpoint, as `retrace`."""
         self._out = out
         self._journal = journal
         self._every = every
         self._keep = keep
         self._saved = start
-        self._config = config
+        self._note = note
         self.interrupted = False
 
     def listen(self) -> Callable[[], None]:
@@ -206,7 +205,7 @@ class Saver(L.Callback):
         self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Mark the file as ours."""
-        checkpoint["retrace"] = {"version": __version__, "config": self._config}
+        checkpoint["retrace"] = self._note
 
     def _save(self, trainer: L.Trainer, step: int) -> None:
         if step == self._saved:

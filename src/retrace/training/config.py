@@ -28,7 +28,9 @@ class ClipsConfig:
         synthetic_width: of generated frames, pixels.
         short_side: footage is kept at this short side, pixels; 0 keeps its size.
         cache: folder for decoded frames; default: a folder `retrace/frames` of the user's cache.
-        per_video: clips a video gives per epoch, where `epochs` sets the length of the run.
+        weighting: "frames" draws every frame of the footage equally often, "videos" every video.
+        per_video: at most so many clips of a video per epoch, each video in its turn (weighting has no say then);
+            null draws at random.
     """
 
     fps: float | None = 8.0
@@ -39,7 +41,8 @@ class ClipsConfig:
     synthetic_width: int = 192
     short_side: int = 288
     cache: str | None = None
-    per_video: int = 5
+    weighting: Literal["frames", "videos"] = "frames"
+    per_video: int | None = None
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,12 @@ class TrainConfig:
         optimizer: how weights move.
         schedule: how the learning rate moves.
         steps: optimiser steps of the run; give either this or epochs.
-        epochs: length of the run as passes over the footage (clips.per_video clips of every video per pass).
+        epochs: length of the run as passes over the footage (clips.per_video says how many clips that is).
         batch_size: clips per forward pass.
         accumulate: forward passes per optimiser step.
         ema: decay of the moving average of the encoder that is exported; 0 exports the encoder itself.
+        export_cut: layer after which the exported encoder ends (the papers propagate with layer3 of a network trained
+            up to layer4); null exports what was trained.
         seed: of everything that is drawn.
         workers: processes that prepare clips; 0 prepares them in the main process.
         threads: torch threads of the main process; 0 leaves torch's choice.
@@ -110,6 +115,7 @@ class TrainConfig:
     batch_size: int = 8
     accumulate: int = 1
     ema: float = 0.0
+    export_cut: str | None = None
     seed: int = 0
     workers: int = 1
     threads: int = 0
@@ -129,7 +135,7 @@ class TrainConfig:
 
 # These say how a run is carried out, not what it computes; a run may continue with other values.
 OPERATIONAL = frozenset(
-    {"out", "workers", "threads", "device", "checkpoint", "log", "clips.cache", "clips.per_video", "epochs"}
+    {"out", "workers", "threads", "device", "checkpoint", "log", "clips.cache", "export_cut", "epochs"}
 )
 
 
@@ -173,6 +179,7 @@ def check(config: TrainConfig) -> None:
         f"{clips.fps} / {clips.stride}",
         "exactly one of the two (set the other to null)",
     )
+    demand(clips.per_video is None or clips.per_video >= 1, "clips.per_video", clips.per_video, "at least 1")
     demand(clips.fps is None or clips.fps > 0, "clips.fps", clips.fps, "a number above 0")
     demand(clips.stride is None or clips.stride >= 1, "clips.stride", clips.stride, "at least 1")
     for key, weight in (
@@ -185,6 +192,10 @@ def check(config: TrainConfig) -> None:
         raise UsageError(
             "There is nothing to train on: give footage with --data PATH (a video, a folder or a list file; its weight "
             "is clips.footage_weight), or set clips.synthetic_weight above 0 to train on generated scenes."
+        )
+    if config.epochs is not None and clips.per_video is None:
+        raise UsageError(
+            "epochs needs clips.per_video, which says how many clips a pass takes; or set steps."
         )
     if config.epochs is not None and not footage:
         raise UsageError(
@@ -233,7 +244,8 @@ def check_same_run(config: TrainConfig, path: Path) -> None:
         raise RetraceError(
             f"{path} cannot be read, so the run in its folder cannot be continued. Use another --out, or --overwrite."
         ) from error
-    before, now = flatten(saved), flatten(config)
+    # A key that the saved form does not know yet had the value that is now the default.
+    before, now = flatten(TrainConfig()) | flatten(saved), flatten(config)
     ignored = set(OPERATIONAL)
     if config.schedule.name != "cosine" and (config.steps or 0) >= (before.get("steps") or 0):
         ignored.add("steps")  # a longer run begins like the shorter one

@@ -1,7 +1,6 @@
 """One training run: start or continue, train, and leave what is needed to continue or to use the encoder."""
 
 import contextlib
-import json
 import logging
 import shutil
 import sys
@@ -19,13 +18,15 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 from torch.utils.data import Dataset
 
+from retrace import __version__
 from retrace.errors import RetraceError, UsageError
 from retrace.training import checkpoints
 from retrace.training.callbacks import Average, Journal, Saver
 from retrace.training.config import TrainConfig, check_same_run, save_config, to_plain
 from retrace.training.curves import CurveLogger
 from retrace.training.module import TrainingModule
-from retrace.training.stream import ClipStream, Views
+from retrace.training.stream import ClipStream
+from retrace.video.loader import Views
 
 
 @dataclass
@@ -126,7 +127,14 @@ def _quiet_lightning() -> Iterator[None]:
 
 def remove_run(out: Path) -> None:
     """Delete what a run wrote into its folder, and nothing else."""
-    for name in ("config.yaml", "metrics.csv", checkpoints.LAST, "encoder.safetensors", "summary.json"):
+    for name in (
+        "config.yaml",
+        "metrics.csv",
+        checkpoints.LAST,
+        "encoder.safetensors",
+        "summary.json",
+        "footage.json",
+    ):
         (out / name).unlink(missing_ok=True)
     for name in ("checkpoints", "tensorboard"):
         shutil.rmtree(out / name, ignore_errors=True)
@@ -137,6 +145,7 @@ def fit(
     dataset: Dataset[Views],
     config: TrainConfig,
     *,
+    data_id: str = "",
     overwrite: bool = False,
     progress: bool = True,
 ) -> FitResult:
@@ -150,6 +159,7 @@ def fit(
         method: nn.Module with an `encoder`, called with a batch of views, returns Losses. Trained in place.
         dataset: map style, endless: item i gives the views of sample i. Failures of its `sources` are collected.
         config: a checked configuration with `steps` set.
+        data_id: names the content of the data; a run continues only on the data it began with.
         overwrite: delete the run in `config.out` first.
         progress: draw a progress bar on stderr.
 
@@ -178,9 +188,19 @@ def fit(
             ema=config.ema,
             channels_last=config.channels_last,
         )
-        start = checkpoints.read_checkpoint(last)["global_step"] if last.exists() else 0
+        start = 0
+        if last.exists():
+            saved = checkpoints.read_checkpoint(last)
+            start = saved["global_step"]
+            if saved["retrace"]["data_id"] != data_id:
+                raise UsageError(
+                    f"{out} holds a run on other data: the videos under the same paths have changed since. "
+                    "Give another --out, or start anew with --overwrite."
+                )
         save_config(config, out / "config.yaml")
-        return _fit(module, dataset, config, out, device, start, progress)
+        plain = to_plain(config)
+        note = {"version": __version__, "encoder": plain["encoder"], "config": plain, "data_id": data_id}
+        return _fit(module, dataset, config, out, device, start, note, progress)
 
 
 def _fit(
@@ -190,6 +210,7 @@ def _fit(
     out: Path,
     device: torch.device,
     start: int,
+    note: dict[str, Any],
     progress: bool,
 ) -> FitResult:
     """The part of `fit` that holds the folder."""
@@ -227,7 +248,7 @@ def _fit(
         every=config.checkpoint.every,
         keep=config.checkpoint.keep,
         start=start,
-        config=config_json(config),
+        note=note,
     )
     trainer = L.Trainer(
         max_steps=config.steps,
@@ -293,8 +314,3 @@ def _threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(threads)
     yield
     torch.set_num_threads(before)
-
-
-def config_json(config: TrainConfig) -> str:
-    """What a checkpoint carries of the configuration: text, so that loading it needs no classes."""
-    return json.dumps(to_plain(config))

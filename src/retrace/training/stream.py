@@ -7,23 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-Views = dict[str, Tensor]
-
-
-class _From(Sampler[int]):
-    """start, start + 1, ... without end."""
-
-    def __init__(self, start: int) -> None:
-        self._start = start
-
-    def __iter__(self) -> Iterator[int]:
-        index = self._start
-        while True:
-            yield index
-            index += 1
+from retrace.video.loader import ResumableSampler, Views, seed_worker
 
 
 class _WithFailures(Dataset[tuple[Views, dict[str, str]]]):
@@ -56,7 +42,7 @@ def _collate(items: list[tuple[Views, dict[str, str]]]) -> tuple[Views, dict[str
 
 def _prepare_worker(worker: int) -> None:
     """One thread per worker; a Ctrl-C in the terminal reaches every process, and is the main process's to answer."""
-    torch.set_num_threads(1)
+    seed_worker(worker)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
@@ -86,7 +72,7 @@ class ClipStream:
         self._loader: DataLoader[Any] = DataLoader(
             _WithFailures(dataset),
             batch_size=batch_size,
-            sampler=_From(start),
+            sampler=ResumableSampler(position=start),
             num_workers=workers,
             collate_fn=_collate,
             worker_init_fn=_prepare_worker,

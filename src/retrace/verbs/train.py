@@ -1,0 +1,245 @@
+"""Train an encoder from unlabelled video."""
+
+import dataclasses
+import json
+import platform
+import subprocess
+from argparse import ArgumentError
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser
+
+from retrace import __version__, encoders, recipes
+from retrace.errors import UsageError
+from retrace.files import atomic_path
+from retrace.methods.stfc3 import STFC3
+from retrace.training import data as training_data
+from retrace.training.config import TrainConfig, check, to_plain
+from retrace.training.run import FitResult, fit
+from retrace.video.loader import throughput
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a call of `train` did.
+
+    Attributes:
+        out: folder of the run.
+        step: optimiser steps done so far, of `steps`; less than `steps` when it was interrupted.
+        resumed_from: step this call started at; 0 for a new run.
+        interrupted: whether Ctrl-C or SIGTERM ended it early; the same call continues.
+        metrics: means of the last logged interval of this call: loss, the method's terms, grad_norm, lr, clips_per_s,
+            loader_wait (share of the wall time), peak_memory_mb.
+        clips_per_s: of this call, wall time; None when there was nothing left to do.
+        step_clips_per_s: of the step alone: waiting for the loader taken out.
+        loader_clips_per_s: of the loader alone, where it was asked for.
+        videos: footage videos trained on.
+        broken: (path, reason) of footage that cannot be read at all.
+        failures: video -> reason, of footage of which a clip could not be read; another clip took its place.
+        files: what was written, by purpose.
+    """
+
+    out: str
+    step: int
+    steps: int
+    resumed_from: int
+    interrupted: bool
+    metrics: dict[str, float]
+    clips_per_s: float | None
+    step_clips_per_s: float | None
+    loader_clips_per_s: float | None
+    videos: int
+    broken: list[tuple[str, str]]
+    failures: dict[str, str]
+    files: dict[str, str]
+
+
+class RecipeParser(ArgumentParser):
+    """Understands a recipe (by name or path) followed by flags that change single keys."""
+
+    def __init__(self, **settings: Any) -> None:
+        """Errors in what is parsed are UsageErrors."""
+        super().__init__(exit_on_error=False, **settings)
+        self.add_argument(
+            "recipe", nargs="?", help="name of a packaged recipe (see --list) or path of a YAML file"
+        )
+        self.add_argument("--config", action="config", help="another YAML file with keys to change")
+        self.add_argument(
+            "--data",
+            nargs="+",
+            default=[],
+            metavar="PATH",
+            help="footage: videos, folders of videos or of frames, list files; default: $RETRACE_DATA",
+        )
+        self.add_class_arguments(TrainConfig, None, skip={"data"})
+
+    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **settings: Any) -> Any:  # type: ignore[override]
+        """Parse; the recipe is read first, so that flags win wherever they stand.
+
+        Errors: UsageError naming the key.
+        """
+        words = list(args or [])
+        try:
+            first = super().parse_args(words, *rest, **settings)
+            if first.recipe is None:
+                return first
+            return super().parse_args(
+                ["--config", str(recipes.find(first.recipe)), *_unset_rivals(words)], *rest, **settings
+            )
+        except (ArgumentError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise UsageError(
+                f"{reason}. `retrace train --help` lists every key, `retrace train --list` the recipes."
+            ) from error
+
+
+# A recipe says one of each pair; a flag that says the other takes its place.
+_RIVALS = {
+    "--steps": "--epochs",
+    "--epochs": "--steps",
+    "--clips.fps": "--clips.stride",
+    "--clips.stride": "--clips.fps",
+}
+
+
+def _unset_rivals(words: Sequence[str]) -> list[str]:
+    named = {word.split("=")[0] for word in words}
+    unset = [f"{_RIVALS[flag]}=null" for flag in _RIVALS if flag in named and _RIVALS[flag] not in named]
+    return [*unset, *words]
+
+
+def config_of(parsed: Any) -> TrainConfig:
+    """The configuration in what `RecipeParser.parse_args` returned.
+
+    Errors: UsageError for a value that the method or the encoder refuses.
+    """
+    values = parsed.as_dict()
+    names = {field.name for field in dataclasses.fields(TrainConfig)}
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(TrainConfig, "run", skip={"data"})
+    chosen = {name: value for name, value in values.items() if name in names and name != "data"}
+    try:
+        config = parser.instantiate(parser.parse_object({"run": chosen})).run
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise UsageError(f"{' '.join(str(error).split())}.") from error
+    assert isinstance(config, TrainConfig)
+    return dataclasses.replace(config, data=tuple(values["data"]))
+
+
+def load_config(recipe: str, *flags: str) -> TrainConfig:
+    """Read a recipe and flags as on the command line, such as ("stfc3-laptop", "--steps=100").
+
+    Errors: UsageError for an unknown recipe, key or value.
+    """
+    return config_of(RecipeParser().parse_args([recipe, *flags]))
+
+
+def train(
+    config: TrainConfig,
+    *,
+    recipe: str = "",
+    overwrite: bool = False,
+    measure_loader: bool = False,
+    progress: bool = True,
+) -> TrainReport:
+    """Train, or continue the run in `config.out`.
+
+    Args:
+        config: the run; see `load_config`.
+        recipe: its name, for the card.
+        overwrite: delete the run in `config.out` first.
+        measure_loader: also measure the loader alone, before training.
+        progress: draw a progress bar on stderr.
+
+    Writes into `config.out`: config.yaml (resolved), metrics.csv, last.ckpt, checkpoints/, tensorboard/; at the end
+    encoder.safetensors (the encoder with its card) and summary.json.
+
+    Errors: UsageError for a configuration that cannot be run or differs from the run in the folder; RetraceError when
+    training fails.
+    """
+    check(config)
+    torch.manual_seed(config.seed)
+    try:
+        encoder = config.encoder.build()
+    except ValueError as error:
+        raise UsageError(f"encoder: {error}.") from error
+    if config.init is not None:
+        encoder.load_state_dict(encoders.load(config.init, config=config.encoder).encoder.state_dict())
+    data = training_data.build(config, progress=progress)
+    config = training_data.resolve_steps(config, data)
+    assert config.steps is not None
+    method = STFC3(encoder, config.stfc3)
+    alone = None
+    if measure_loader:
+        alone = throughput(data.dataset, workers=config.workers, seconds=10.0).clips_per_second
+    result = fit(method, data.dataset, config, data_id=data.identity, overwrite=overwrite, progress=progress)
+    out = Path(config.out)
+    files = {
+        "config": str(out / "config.yaml"),
+        "curves": str(out / "metrics.csv"),
+        "checkpoint": str(out / "last.ckpt"),
+    }
+    if not result.interrupted:
+        files["encoder"] = str(out / "encoder.safetensors")
+        export(config, recipe, data.description, result, out / "encoder.safetensors")
+        files["summary"] = str(out / "summary.json")
+    report = TrainReport(
+        out=config.out,
+        step=result.step,
+        steps=result.steps,
+        resumed_from=result.resumed_from,
+        interrupted=result.interrupted,
+        metrics=result.last,
+        clips_per_s=result.clips / result.seconds if result.clips else None,
+        step_clips_per_s=result.step_clips_per_s,
+        loader_clips_per_s=alone,
+        videos=data.videos,
+        broken=data.broken,
+        failures=result.failures,
+        files=files,
+    )
+    if "summary" in files:
+        with atomic_path(files["summary"]) as temporary:
+            temporary.write_text(json.dumps(dataclasses.asdict(report), indent=2) + "\n")
+    return report
+
+
+def export(config: TrainConfig, recipe: str, data: str, result: FitResult, path: Path) -> None:
+    """Write the trained encoder with its card: how it came to be, in plain values."""
+    kept = dataclasses.replace(config.encoder, cut=config.export_cut or config.encoder.cut)
+    card = {
+        "method": config.method,
+        "recipe": recipe,
+        "config": to_plain(dataclasses.replace(config, data=(), out="")),  # a card names no path of a machine
+        "data": data,
+        "seed": config.seed,
+        "steps": result.step,
+        "metrics": result.last,
+        "averaged": config.ema > 0,
+        "commit": commit(),
+        "versions": {"retrace": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }
+    state = result.module.export_encoder().state_dict()
+    encoders.save(encoders.from_state_dict(kept, state, name=recipe or config.method, card=card), path)
+
+
+def commit() -> str | None:
+    """Commit of the checkout this code runs from, "-dirty" appended when files were changed; None elsewhere."""
+    here = Path(__file__).resolve()
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(here.parent), *words], capture_output=True, text=True, check=True, timeout=20
+        )
+        return done.stdout.strip()
+
+    try:
+        # An installed copy may lie inside somebody else's repository, which does not track it.
+        git("ls-files", "--error-unmatch", here.name)
+        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (OSError, subprocess.SubprocessError):
+        return None
