@@ -37,7 +37,7 @@ def _affinity_parser() -> ArgumentParser:
         "--points",
         nargs="+",
         metavar="X,Y",
-        help="points of the first frame in pixels of the video, x to the right, y down; 4 corners are chosen when not given",
+        help="points of the first frame in pixels of the video, x right, y down; 4 corners are chosen when not given",
     )
     parser.add_argument(
         "--temperature", type=float, default=0.05, help="of the softmax (default: %(default)s)"

@@ -1,0 +1,148 @@
+"""The command line as a person meets it: help, statuses, sentences, and no waiting for torch."""
+
+import subprocess
+import sys
+import time
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import retrace
+from retrace.cli import main as cli
+from retrace.errors import RetraceError, UsageError
+
+
+def give(monkeypatch: pytest.MonkeyPatch, work: Any) -> None:
+    """Put a verb in the place of `demo` whose work is `work(args)`."""
+    from jsonargparse import ArgumentParser
+
+    def build_parser() -> ArgumentParser:
+        parser = ArgumentParser(prog="retrace demo")
+        parser.add_argument("--number", type=int, default=3)
+        return parser
+
+    monkeypatch.setattr(
+        cli, "import_module", lambda name: SimpleNamespace(build_parser=build_parser, run=work)
+    )
+
+
+def fail(error: BaseException) -> Any:
+    """A verb that raises."""
+
+    def work(args: Any) -> int:
+        raise error
+
+    return work
+
+
+def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    """On stdout, status 0."""
+    for words in (["--help"], ["-h"], ["help"]):
+        assert cli.main(words) == 0
+        printed = capsys.readouterr()
+        assert all(f"\n  {verb} " in printed.out for verb in cli.VERBS)
+        assert printed.err == ""
+
+
+def test_nothing_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+    """The help goes to stderr, stdout stays clean."""
+    assert cli.main([]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "usage: retrace" in printed.err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line."""
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"retrace {retrace.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [("propogate", "did you mean 'propagate'"), ("xyz", "the verbs are"), ("--jsn", "no option")],
+)
+def test_unknown_words(word: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Status 2 and a hint, in one line."""
+    assert cli.main([word]) == 2
+    printed = capsys.readouterr()
+    assert hint in printed.err
+    assert printed.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", list(cli.VERBS))
+def test_every_verb_exists_and_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Module, summary and help; the help starts no torch."""
+    module = import_module(f"retrace.cli.{verb}")
+    assert cli.VERBS[verb] == module.SUMMARY
+    assert cli.main([verb, "--help"]) == 0
+    printed = capsys.readouterr()
+    assert f"retrace {verb}" in printed.out
+    assert cli.main(["help", verb]) == 0
+    assert capsys.readouterr().out == printed.out
+
+
+@pytest.mark.parametrize("verb", list(cli.VERBS))
+def test_every_verb_refuses_an_unknown_flag(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Status 2, no traceback, nothing on stdout."""
+    assert cli.main([verb, "--no-such-flag"]) == 2
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.err
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "sentence"),
+    [
+        (RetraceError("The disk is full."), 1, "retrace demo: The disk is full.\n"),
+        (UsageError("Give one label."), 2, "retrace demo: Give one label.\n"),
+        (KeyboardInterrupt(), 130, "\nretrace demo: interrupted; what was finished before is kept.\n"),
+    ],
+)
+def test_errors_become_sentences(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    status: int,
+    sentence: str,
+) -> None:
+    """One sentence on stderr and the status."""
+    give(monkeypatch, fail(error))
+    assert cli.main(["demo"]) == status
+    printed = capsys.readouterr()
+    assert printed.err == sentence
+    assert printed.out == ""
+    with pytest.raises(type(error)):
+        cli.main(["--debug", "demo"])
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody foresaw is not hidden."""
+    give(monkeypatch, fail(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["demo"])
+
+
+def test_a_value_of_the_wrong_type(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 2, and the message names the flag."""
+    give(monkeypatch, lambda args: 0)
+    assert cli.main(["demo", "--number", "many"]) == 2
+    assert "number" in capsys.readouterr().err
+    assert cli.main(["demo", "--number", "4"]) == 0
+
+
+def test_help_is_quick() -> None:
+    """`retrace --help` answers within 0.3 s on an idle machine (the best of three; this one may be busy)."""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        run = subprocess.run(
+            [sys.executable, "-m", "retrace.cli.main", "--help"], capture_output=True, check=True
+        )
+        times.append(time.perf_counter() - start)
+        assert b"usage: retrace" in run.stdout
+    assert min(times) < 0.3
