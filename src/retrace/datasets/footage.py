@@ -16,7 +16,6 @@ Probe = Callable[[Path], tuple[Video, str | None]]
 `video.decode.probe` is one."""
 
 _VERSION = 1
-_SAVE_EVERY = 500  # newly probed videos; an interrupted run over an archive continues near where it was
 
 
 @dataclass(frozen=True)
@@ -85,18 +84,20 @@ def index(
     probe: Probe,
     *,
     file: str | Path | None = None,
+    thorough: bool = False,
     progress: Callable[[Iterable[Path]], Iterable[Path]] | None = None,
 ) -> Index:
     """Look at every video of `source` and remember the answers in `file`.
 
     A video whose size and modification time are those of the last time is not opened again; a broken one
-    neither. The file is written atomically, now and then during a long search as well. A broken video is
+    neither. The file is written atomically, at an interruption as well. A broken video is
     recorded with its reason and stops nothing.
 
     Args:
         source: What `find_videos` takes.
         probe: Looks at one video, such as `video.decode.probe`.
         file: JSON index to continue and to write; None keeps nothing.
+        thorough: Says that `probe` decodes every frame: what `file` knows from a quicker look is looked at again.
         progress: Wraps the paths while they are looked at, such as tqdm.
 
     Errors: as `find_videos`; RetraceError when `file` is not such an index or cannot be written.
@@ -104,18 +105,18 @@ def index(
     paths = find_videos(source)
     known = _load(Path(file)) if file is not None and Path(file).exists() else {}
     entries: dict[str, dict[str, Any]] = {}
-    fresh = 0
-    for path in paths if progress is None else progress(paths):
-        key = str(path.resolve())
-        stamp = _stamp(path)
-        entry = known.get(key)
-        if entry is None or stamp is None or entry["stamp"] != stamp:
-            entry = {"stamp": stamp} | _look(path, probe)
-            fresh += 1
-            if file is not None and fresh % _SAVE_EVERY == 0:
-                _save(Path(file), known | entries | {key: entry})
-        entries[key] = entry
-    if file is not None and entries != known:
+    try:
+        for path in paths if progress is None else progress(paths):
+            key, stamp = str(path.resolve()), _stamp(path)
+            entry = known.get(key)
+            if entry is None or stamp is None or entry["stamp"] != stamp or entry["thorough"] < thorough:
+                entry = {"stamp": stamp, "thorough": thorough} | _look(path, probe)
+            entries[key] = entry
+    except BaseException:
+        if file is not None and any(known.get(key) != entry for key, entry in entries.items()):
+            _save(Path(file), known | entries)  # an interrupted search over an archive continues where it was
+        raise
+    if file is not None and (entries != known or not Path(file).exists()):
         _save(Path(file), entries)
     return _index_of(entries, paths)
 
@@ -209,7 +210,7 @@ def _load(file: Path) -> dict[str, dict[str, Any]]:
         for entry in videos.values():
             if entry["video"] is not None:
                 Video(Path(), **entry["video"])
-            if not {"stamp", "reason"} <= entry.keys():
+            if not {"stamp", "reason", "thorough"} <= entry.keys():
                 raise ValueError("an entry is not complete")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RetraceError(
