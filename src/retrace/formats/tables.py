@@ -1,0 +1,131 @@
+"""Small JSON and CSV helpers that keypoints and boxes share: reading with clear errors, writing frame by frame."""
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TextIO
+
+from retrace.errors import RetraceError
+from retrace.files import atomic_path
+
+
+def read_json(path: Path, what: str) -> Mapping[str, Any]:
+    """Read a JSON file that must hold an object.
+
+    Errors: RetraceError naming the file, the line where it breaks, and what was expected.
+    """
+    text = _read_text(path, what)
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RetraceError(
+            f"{path} is not valid JSON (line {error.lineno}: {error.msg}). Correct or export it again."
+        ) from error
+    if not isinstance(content, dict):
+        raise RetraceError(
+            f"{path} holds a JSON {type(content).__name__}, expected an object {{...}} with the {what}s of a frame."
+        )
+    return content
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Read a CSV file with a header that has at least `columns`; cells are stripped text.
+
+    Errors: RetraceError when columns are missing, a row is short, or there is no row.
+    """
+    lines = _read_text(path, "label").splitlines()
+    reader = csv.reader(lines)
+    header = [cell.strip().lower() for cell in next(reader, [])]
+    missing = [c for c in columns if c not in header]
+    if missing:
+        raise RetraceError(
+            f"{path} has the columns {', '.join(header) or '(none)'}; expected a header with {','.join(columns)}."
+        )
+    rows = []
+    for line, cells in enumerate(reader, start=2):
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) != len(header):
+            raise RetraceError(
+                f"{path}, line {line} has {len(cells)} cells, the header has {len(header)}. Correct the line."
+            )
+        rows.append(dict(zip(header, (cell.strip() for cell in cells), strict=True)))
+    if not rows:
+        raise RetraceError(f"{path} has a header but no rows. Label at least one frame.")
+    return rows
+
+
+def number(value: Any, where: str) -> float:
+    """Turn a JSON number or CSV cell into a finite float.
+
+    Errors: RetraceError naming `where`.
+    """
+    try:
+        result = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        result = math.nan
+    if not math.isfinite(result):
+        raise RetraceError(f"{where} is {value!r}; expected a number.")
+    return result
+
+
+class FrameTable:
+    """A JSON file ``{head..., "frames": [...]}`` and a CSV file that grow frame by frame in constant memory.
+
+    Both are written under temporary names. They appear, whole and valid, when the `with` block ends normally or is
+    interrupted (KeyboardInterrupt, GeneratorExit), and not at all after any other exception.
+    """
+
+    def __init__(
+        self, json_path: str | Path, csv_path: str | Path, head: Mapping[str, Any], columns: Sequence[str]
+    ) -> None:
+        """See the class."""
+        self._paths = (Path(json_path), Path(csv_path))
+        self._head = json.dumps(head, indent=1)[:-2]  # without the closing newline and brace
+        self._columns = columns
+        self._stack = ExitStack()
+        self._frames = 0
+        self._json: TextIO
+        self._csv: TextIO
+
+    def __enter__(self) -> "FrameTable":
+        """Begin both files under temporary names. Errors: RetraceError when they cannot be written."""
+        with ExitStack() as opening:
+            json_path = opening.enter_context(atomic_path(self._paths[0]))
+            self._json = opening.enter_context(open(json_path, "w", encoding="utf-8"))
+            csv_path = opening.enter_context(atomic_path(self._paths[1]))
+            self._csv = opening.enter_context(open(csv_path, "w", encoding="utf-8", newline=""))
+            self._json.write(self._head + ',\n "frames": [')
+            csv.writer(self._csv).writerow(self._columns)
+            self._stack = opening.pop_all()
+        return self
+
+    def write(self, frame: Mapping[str, Any], rows: Iterable[Sequence[Any]]) -> None:
+        """Add one frame to the JSON list and its rows to the CSV."""
+        self._json.write(("," if self._frames else "") + "\n  " + json.dumps(frame))
+        csv.writer(self._csv).writerows(rows)
+        self._frames += 1
+
+    def __exit__(self, kind: type[BaseException] | None, *details: Any) -> None:
+        """Finish the files and give them their names; drop them after an error."""
+        if kind is not None and not issubclass(kind, (KeyboardInterrupt, GeneratorExit)):
+            self._stack.__exit__(kind, *details)
+            return
+        self._json.write("\n ]\n}\n")
+        self._stack.close()
+
+
+def _read_text(path: Path, what: str) -> str:
+    if not path.is_file():
+        raise RetraceError(f"There is no {what} file {path}. Check the path.")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RetraceError(
+            f"{path} is not a text file. Give a {what} file as JSON or CSV (UTF-8)."
+        ) from error
+    except OSError as error:
+        raise RetraceError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
