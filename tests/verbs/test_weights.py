@@ -8,6 +8,7 @@ import torch
 
 from retrace import encoders
 from retrace.encoders import EncoderConfig
+from retrace.encoders.weights import Unmatched
 from retrace.errors import RetraceError
 from retrace.verbs import weights
 
@@ -49,7 +50,7 @@ def test_a_file_of_ours(tmp_path: Path, small: encoders.Model) -> None:
     assert found.encoder is not None
     assert (found.encoder["width"], found.encoder["padding_mode"]) == (0.125, "reflect")
     assert found.unmatched is not None
-    assert not (found.unmatched.missing or found.unmatched.unexpected or found.unmatched.misshapen)
+    assert found.unmatched == Unmatched()
     shapes = {entry.name: (entry.shape, entry.dtype) for entry in found.tensors}
     assert shapes["conv1.weight"] == ((8, 3, 7, 7), "float32")
 

@@ -14,7 +14,7 @@ from retrace.errors import RetraceError, UsageError
 VERBS: dict[str, str] = {
     "demo": "make a short video, carry a label through it, and show how well that went",
     "propagate": "carry the label of one frame to all the other frames of a video",
-    "train": "learn an encoder from unlabelled videos",
+    "train": "learn an encoder from unlabelled video",
     "data": "check and index footage before training on it",
     "weights": "list the encoders that ship with Retrace, look into a checkpoint file",
     "visualize": "draw affinities of two frames, PCA of features, training curves",

@@ -82,7 +82,7 @@ def _add_model(parser: ArgumentParser, *, short_side: int) -> None:
         help="default, random:resnet18, lab-patches, or the path of a checkpoint (default: %(default)s)",
     )
     parser.add_argument(
-        "--short_side",
+        "--short-side",
         type=int,
         default=short_side,
         help="pixels to which frames are resized (default: %(default)s)",
