@@ -27,6 +27,7 @@ def build_parser() -> RecipeParser:
     """Every key of a recipe is a flag."""
     parser = RecipeParser(
         prog="retrace train",
+        usage="retrace train RECIPE [--data PATH ...] [--out DIR] [--key value | --section.key value ...]",
         description="Learn an encoder from unlabelled video: a recipe, and flags that change its keys.",
         epilog=EPILOG,
     )

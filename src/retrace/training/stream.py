@@ -4,40 +4,58 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from retrace.errors import RetraceError
 from retrace.video.loader import ResumableSampler, Views, seed_worker
 
 
-class _WithFailures(Dataset[tuple[Views, dict[str, str]]]):
-    """Items of a dataset together with the videos that newly failed while the item was made.
+@dataclass(frozen=True)
+class _Item:
+    """What a worker has to say about a sample: its views, or why there are none; and videos that newly failed."""
 
-    The sources live in the worker processes; this is how what they met gets out.
+    views: Views
+    failures: dict[str, str]
+    error: str | None = None
+
+    def pin_memory(self) -> "_Item":
+        """For the DataLoader, which asks every batch of an unknown type."""
+        return replace(self, views={name: value.pin_memory() for name, value in self.views.items()})
+
+
+class _WithFailures(Dataset[_Item]):
+    """Items of a dataset together with what went wrong while they were made.
+
+    The sources live in the worker processes; this is how what they met gets out. An error travels as a sentence,
+    because torch would send it with the worker's traceback in its message.
     """
 
     def __init__(self, dataset: Dataset[Views]) -> None:
         self._dataset = dataset
         self._reported: set[str] = set()
 
-    def __getitem__(self, index: int) -> tuple[Views, dict[str, str]]:
-        views = self._dataset[index]
+    def __getitem__(self, index: int) -> _Item:
+        try:
+            views = self._dataset[index]
+        except RetraceError as error:
+            return _Item({}, {}, str(error))
         failures = {}
         for source in getattr(self._dataset, "sources", ()):
             for path, reason in getattr(source, "failures", {}).items():
                 if path not in self._reported:
                     failures[str(path)] = str(reason)
         self._reported.update(failures)
-        return views, failures
+        return _Item(views, failures)
 
 
-def _collate(items: list[tuple[Views, dict[str, str]]]) -> tuple[Views, dict[str, str]]:
-    failures: dict[str, str] = {}
-    for _, failed in items:
-        failures.update(failed)
-    return default_collate([views for views, _ in items]), failures
+def _collate(items: list[_Item]) -> _Item:
+    error = next((item.error for item in items if item.error is not None), None)
+    failures = {path: reason for item in items for path, reason in item.failures.items()}
+    return _Item({} if error else default_collate([item.views for item in items]), failures, error)
 
 
 def _prepare_worker(worker: int) -> None:
@@ -86,14 +104,19 @@ class ClipStream:
         self.failures: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[Views]:
-        """Endless. Workers are stopped when the iterator is closed or collected."""
+        """Endless. Workers are stopped when the iterator is closed or collected.
+
+        Errors: RetraceError when a sample cannot be made.
+        """
         batches = iter(self._loader)
         while True:
             start = time.perf_counter()
-            views, failures = next(batches)
+            batch = next(batches)
             self.waited += time.perf_counter() - start
-            self.failures.update(failures)
-            yield views
+            self.failures.update(batch.failures)
+            if batch.error is not None:
+                raise RetraceError(batch.error)
+            yield batch.views
 
 
 def failures_by_reason(failures: dict[str, str]) -> list[tuple[str, int]]:

@@ -22,6 +22,8 @@ from retrace.training.config import TrainConfig, check, to_plain
 from retrace.training.run import FitResult, fit
 from retrace.video.loader import throughput
 
+LOADER_SECONDS = 10.0  # how long the loader is measured alone
+
 
 @dataclass(frozen=True)
 class TrainReport:
@@ -91,7 +93,7 @@ class RecipeParser(ArgumentParser):
                 ["--config", str(recipes.find(first.recipe)), *_unset_rivals(words)], *rest, **settings
             )
         except (ArgumentError, ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())
+            reason = " ".join(str(error).split()).rstrip(".")
             raise UsageError(
                 f"{reason}. `retrace train --help` lists every key, `retrace train --list` the recipes."
             ) from error
@@ -175,7 +177,7 @@ def train(
     method = STFC3(encoder, config.stfc3)
     alone = None
     if measure_loader:
-        alone = throughput(data.dataset, workers=config.workers, seconds=10.0).clips_per_second
+        alone = throughput(data.dataset, workers=config.workers, seconds=LOADER_SECONDS).clips_per_second
     result = fit(method, data.dataset, config, data_id=data.identity, overwrite=overwrite, progress=progress)
     out = Path(config.out)
     files = {
@@ -214,7 +216,7 @@ def export(config: TrainConfig, recipe: str, data: str, result: FitResult, path:
     card = {
         "method": config.method,
         "recipe": recipe,
-        "config": to_plain(dataclasses.replace(config, data=(), out="")),  # a card names no path of a machine
+        "config": to_plain(_without_paths(config)),
         "data": data,
         "seed": config.seed,
         "steps": result.step,
@@ -225,6 +227,14 @@ def export(config: TrainConfig, recipe: str, data: str, result: FitResult, path:
     }
     state = result.module.export_encoder().state_dict()
     encoders.save(encoders.from_state_dict(kept, state, name=recipe or config.method, card=card), path)
+
+
+def _without_paths(config: TrainConfig) -> TrainConfig:
+    """What a card may carry: nothing about the machine."""
+    init = Path(config.init).name if config.init is not None else None
+    return dataclasses.replace(
+        config, data=(), out="", init=init, clips=dataclasses.replace(config.clips, cache=None)
+    )
 
 
 def commit() -> str | None:

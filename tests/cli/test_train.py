@@ -1,0 +1,167 @@
+"""`retrace train` from the command line: real method, tiny sizes, frames made here."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from retrace import encoders
+from retrace.cli.main import main
+from retrace.recipes import find, packaged
+from retrace.training.config import check
+from retrace.verbs.train import load_config
+
+RECIPE = """# a recipe for a test
+stfc3: {clip_length: 2, crop_size: 32, projector_hidden: 16, projector_outputs: 8}
+encoder: {width: 0.125, cut: layer2}
+clips: {fps: null, stride: 1, short_side: 0}
+steps: 3
+batch_size: 2
+workers: 0
+threads: 1
+device: cpu
+log: {every: 1, tensorboard: true}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A YAML file of one's own."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture
+def footage(tmp_path: Path) -> Path:
+    """Two frame folders, 48 x 60, and a file that is no video."""
+    texture = np.random.default_rng(0).integers(0, 255, (64, 90, 3), dtype=np.uint8)
+    for name in ("a", "b"):
+        folder = tmp_path / "footage" / name
+        folder.mkdir(parents=True)
+        for t in range(5):
+            cv2.imwrite(str(folder / f"{t:03}.png"), texture[t : t + 48, 2 * t : 2 * t + 60])
+    (tmp_path / "footage" / "broken.mp4").write_bytes(b"not a video")
+    return tmp_path / "footage"
+
+
+def run(recipe: Path, footage: Path, out: Path, *flags: str) -> int:
+    """`retrace train recipe --data footage --out out flags`, with an own cache."""
+    words = [
+        str(recipe),
+        "--data",
+        str(footage),
+        "--out",
+        str(out),
+        "--clips.cache",
+        str(out / "cache"),
+        "--quiet",
+    ]
+    return main(["train", *words, *flags])
+
+
+def test_trains_reports_and_exports(recipe, footage, tmp_path, capsys, monkeypatch):
+    """Everything a first run leaves behind; running again is harmless; more steps continue."""
+    out = tmp_path / "run"
+    assert run(recipe, footage, out, "--json", "--optimizer.lr", "2e-4", "--seed=7") == 0
+    captured = capsys.readouterr()
+    report = json.loads(captured.out)
+    assert (report["step"], report["steps"], report["resumed_from"], report["videos"]) == (3, 3, 0, 2)
+    assert "broken.mp4" in report["broken"][0][0]
+    assert report["step_clips_per_s"] > 0
+    assert "Lightning" not in captured.err
+    assert "GPU" not in captured.err
+    for file in report["files"].values():
+        assert Path(file).is_file()
+    saved = yaml.safe_load((out / "config.yaml").read_text())
+    assert (saved["optimizer"]["lr"], saved["seed"], saved["stfc3"]["crop_size"]) == (2e-4, 7, 32)
+    assert len((out / "metrics.csv").read_text().splitlines()) == 4
+    assert any((out / "tensorboard").iterdir())
+
+    model = encoders.load(out / "encoder.safetensors")
+    assert model.features(torch.zeros(1, 3, 24, 40)).shape == (1, 16, 3, 5)
+    assert (model.card["seed"], model.card["steps"], model.card["recipe"]) == (7, 3, "tiny")
+    assert str(tmp_path) not in json.dumps(model.card)
+
+    assert run(recipe, footage, out, "--optimizer.lr", "2e-4", "--seed=7") == 0
+    assert "3 of 3 (from 3)" in capsys.readouterr().out
+    assert run(recipe, footage, out, "--optimizer.lr", "2e-4", "--seed=7", "--steps", "4") == 0
+    assert "4 of 4 (from 3)" in capsys.readouterr().out
+    assert run(recipe, footage, out, "--optimizer.lr", "3e-4", "--seed=7") == 2
+    assert "optimizer.lr was 0.0002, now 0.0003" in capsys.readouterr().err
+    # The saved configuration is a recipe of its own.
+    assert main(["train", str(out / "config.yaml"), "--quiet"]) == 0
+    (footage / "b" / "005.png").write_bytes((footage / "b" / "004.png").read_bytes())
+    assert run(recipe, footage, out, "--optimizer.lr", "2e-4", "--seed=7") == 2
+    assert "other data" in capsys.readouterr().err
+
+
+def test_epochs_become_steps(recipe, footage, tmp_path, capsys, monkeypatch):
+    """Two videos, two clips of each per pass, two passes, batches of two; --epochs takes the place of steps."""
+    monkeypatch.setattr("retrace.verbs.train.LOADER_SECONDS", 0.1)
+    flags = ["--epochs", "2", "--clips.per_video", "2"]
+    assert run(recipe, footage, tmp_path / "run", "--json", "--measure-loader", *flags) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["steps"] == 4
+    assert report["loader_clips_per_s"] > 0
+
+
+def test_data_from_the_environment(recipe, footage, tmp_path, capsys, monkeypatch):
+    """$RETRACE_DATA stands in for --data."""
+    monkeypatch.setenv("RETRACE_DATA", str(footage))
+    assert main(["train", str(recipe), "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    assert "2 videos" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["nonsense"], "There is no recipe 'nonsense'"),
+        ([], "Which recipe?"),
+        (["{recipe}", "--optimiser.lr", "1"], "optimiser.lr"),
+        (["{recipe}", "--optimizer.lr", "fast"], "optimizer.lr"),
+        (["{recipe}", "--stfc3.variant", "stfc4"], "variant is 'stfc4'"),
+        (["{recipe}", "--encoder.cut", "layer9", "--data", "x", "--out", "o"], "layer9"),
+        (["{recipe}"], "nothing to train on"),
+        (["{recipe}", "--batch_size", "0"], "batch_size is 0"),
+        (["{recipe}", "--clips.fps", "8", "--clips.stride", "2"], "clips.fps / clips.stride"),
+        (["{recipe}", "--epochs", "1", "--data", "x", "--out", "o"], "clips.per_video"),
+        (["{broken}"], "templature"),
+        (["{recipe}", "--device", "abacus", "--data", "{footage}", "--out", "{out}"], "device is 'abacus'"),
+    ],
+)
+def test_wrong_use_is_a_sentence_and_status_2(recipe, footage, tmp_path, capsys, flags, sentence):
+    """Names the key; nothing is trained; no traceback."""
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("stfc3: {templature: 1}\nsteps: 2\n")
+    places = {"recipe": recipe, "broken": broken, "footage": footage, "out": tmp_path / "out"}
+    assert main(["train", *(flag.format(**places) for flag in flags), "--quiet"]) == 2
+    message = capsys.readouterr().err
+    assert sentence in message
+    assert "Traceback" not in message
+    assert not (tmp_path / "out" / "last.ckpt").exists()
+
+
+def test_footage_that_is_not_there_fails(recipe, tmp_path, capsys):
+    """Status 1: the request is fine, the world is not."""
+    assert run(recipe, tmp_path / "gone", tmp_path / "out") == 1
+    assert "gone" in capsys.readouterr().err
+
+
+def test_list(capsys):
+    """One line each."""
+    assert main(["train", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(packaged())
+
+
+@pytest.mark.parametrize("name", list(packaged()))
+def test_packaged_recipes_are_complete_and_know_no_machine(name):
+    """Typed, runnable once data and a folder are given, without a path."""
+    config = load_config(name, "--data", "somewhere", "--out", "here")
+    check(config)
+    assert not {"data", "out", "init"} & yaml.safe_load(find(name).read_text()).keys()
