@@ -1,4 +1,4 @@
-"""The documentation says what the code does: links lead somewhere, equations stand on the lines named, protocols agree."""
+"""The documentation says what the code does: links lead somewhere, equations stand where named, protocols agree."""
 
 import re
 from pathlib import Path
