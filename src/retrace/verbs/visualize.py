@@ -245,11 +245,13 @@ def _read_table(file: Path) -> Table:
 
 def _unit(column: str) -> str:
     """What the numbers of a column are counted in, as far as its name says."""
-    units = {
-        "clips_per_second": "clips / s",
-        "seconds": "s",
-        "learning_rate": "",
-        "lr": "",
-        "accuracy": "share, 0 to 1",
+    endings = {
+        "clips_per_s": "clips / s",
+        "memory_mb": "MB",
+        "loader_wait": "share of the time",
+        "accuracy": "share of nodes",
+        "loss": "nats",
+        "cycle": "nats",
+        "direct": "nats",
     }
-    return next((unit for ending, unit in units.items() if column.endswith(ending)), "")
+    return next((unit for ending, unit in endings.items() if column.endswith(ending)), "")
