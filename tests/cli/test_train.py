@@ -96,7 +96,7 @@ def test_trains_reports_and_exports(recipe, footage, tmp_path, capsys, monkeypat
     # The saved configuration is a recipe of its own.
     assert main(["train", str(out / "config.yaml"), "--quiet"]) == 0
     (footage / "b" / "005.png").write_bytes((footage / "b" / "004.png").read_bytes())
-    assert run(recipe, footage, out, "--optimizer.lr", "2e-4", "--seed=7") == 2
+    assert run(recipe, footage, out, "--optimizer.lr", "2e-4", "--seed=7", "--steps", "4") == 2
     assert "other data" in capsys.readouterr().err
 
 
