@@ -23,7 +23,7 @@ def test_rows_columns_and_resume(tmp_path):
 def test_a_row_cut_off_by_a_crash_is_forgotten(tmp_path):
     """A killed process may leave half a line."""
     path = tmp_path / "metrics.csv"
-    path.write_text("step,loss\n1,2\n2,1.")
+    path.write_text("step,loss\n1,2\n1")  # of "10,0.5"
     CurveLogger(path, resume_step=1)
     assert read_curves(path) == [{"step": 1, "loss": 2}]
 

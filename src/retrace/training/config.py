@@ -26,6 +26,7 @@ class ClipsConfig:
         synthetic_weight: share of clips from generated scenes.
         synthetic_height: of generated frames, pixels.
         synthetic_width: of generated frames, pixels.
+        synthetic_stride: smallest and largest number of generated frames from one clip frame to the next.
         short_side: footage is kept at this short side, pixels; 0 keeps its size.
         cache: folder for decoded frames; default: a folder `retrace/frames` of the user's cache.
         weighting: "frames" draws every frame of the footage equally often, "videos" every video.
@@ -39,6 +40,7 @@ class ClipsConfig:
     synthetic_weight: float = 0.0
     synthetic_height: int = 160
     synthetic_width: int = 192
+    synthetic_stride: tuple[int, int] = (1, 4)
     short_side: int = 288
     cache: str | None = None
     weighting: Literal["frames", "videos"] = "frames"

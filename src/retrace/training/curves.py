@@ -11,14 +11,17 @@ from retrace.files import atomic_path
 
 
 def read_curves(path: Path) -> list[dict[str, float]]:
-    """Rows of a metrics.csv, oldest first; empty cells are left out. A missing file has no rows."""
+    """Rows of a metrics.csv, oldest first; empty cells are left out. A missing file has no rows.
+
+    A last line without its end is left out: the process that wrote it was killed in the middle.
+    """
     if not path.exists():
         return []
-    with path.open(newline="") as stream:
-        return [
-            {key: float(value) for key, value in row.items() if value and value.strip()}
-            for row in csv.DictReader(stream)
-        ]
+    lines = path.read_text().rpartition("\n")[0].splitlines()
+    return [
+        {key: float(value) for key, value in row.items() if value and value.strip()}
+        for row in csv.DictReader(lines)
+    ]
 
 
 class CurveLogger(Logger):

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from retrace.datasets import footage
 from retrace.errors import RetraceError
 from retrace.methods.stfc3 import STFC3Views
+from retrace.synthetic import SceneConfig, SyntheticSource
 from retrace.training.config import TrainConfig
 from retrace.video import decode
 from retrace.video.cache import FrameCache
@@ -81,10 +82,8 @@ def build(config: TrainConfig, *, progress: bool = True) -> TrainingData:
             f"{len(found.videos)} videos ({found.num_frames} frames, {found.seconds / 60:.1f} minutes)"
         )
     if clips.synthetic_weight > 0:
-        from retrace.synthetic import SceneConfig, SyntheticSource
-
         scene = SceneConfig(height=clips.synthetic_height, width=clips.synthetic_width)
-        sources.append(SyntheticSource(scene, length=config.clip_length))
+        sources.append(SyntheticSource(scene, config.clip_length, clips.synthetic_stride))
         weights.append(clips.synthetic_weight)
         parts.append(f"generated scenes ({scene.height} x {scene.width})")
     shares = [f"{weight / sum(weights):.0%} {part}" for weight, part in zip(weights, parts, strict=True)]
