@@ -1,0 +1,188 @@
+"""`retrace propagate VIDEO --labels L --out DIR`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+from jsonargparse import ArgumentParser, Namespace
+from tqdm import tqdm
+
+from retrace.errors import UsageError
+from retrace.formats.labels import Kind
+from retrace.propagation.protocols import PROTOCOLS
+from retrace.verbs.propagate import DTYPES, Knobs, Propagation, propagate
+
+SUMMARY = "carry the label of one frame to all the other frames of a video"
+
+_DESCRIPTION = """Carry the labels of one frame of a video to all the others.
+
+Labels are a mask or part map (PNG: palette, grey or colours), a painted texture (RGBA PNG), keypoints or boxes
+(JSON, CSV), or a folder of masks named like the frames they label: a later labelled frame corrects what was carried
+so far. DIR receives masks/ (or textures/, keypoints.json and .csv, boxes.json and .csv), overlay.mp4 to look at, and
+result.json with the confidence of every object in every frame. The same command again says that it is done, or
+starts an interrupted run afresh."""
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser of this verb."""
+    parser = ArgumentParser(prog="retrace propagate", description=_DESCRIPTION)
+    add = parser.add_argument
+    add("video", metavar="VIDEO", help="video file (mp4, mov, avi, mkv, webm, gif, ...) or folder of frames")
+    add(
+        "--labels",
+        required=True,
+        metavar="FILE",
+        help="labels of frame 0, or a folder of masks of several frames",
+    )
+    add(
+        "--out",
+        required=True,
+        metavar="DIR",
+        help="folder for the results; a new or empty one, or one of this run",
+    )
+    add(
+        "--kind",
+        default="auto",
+        choices=["auto", *get_args(Kind)],
+        help="what the labels are (auto: by the file)",
+    )
+    add(
+        "--model",
+        default="default",
+        metavar="NAME|FILE",
+        help="'default' ships with Retrace; or a checkpoint",
+    )
+    add(
+        "--adapt",
+        type=int,
+        default=0,
+        metavar="N",
+        help="first train N steps on this very video, without labels",
+    )
+    add("--save-adapted", metavar="FILE", help="keep the adapted weights (.safetensors)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    add("--dtype", default="float32", choices=list(DTYPES), help="of features and affinities")
+    add("--seed", type=int, default=0, help="of the adaptation")
+    add(
+        "--overwrite",
+        action="store_true",
+        help="replace results of another run in DIR, or redo a finished one",
+    )
+    add("--no-overlay", action="store_true", help="do not write overlay.mp4")
+    add("--quiet", action="store_true", help="no progress bar")
+    add("--json", action="store_true", help="print the summary as JSON")
+
+    knobs = parser.add_argument_group(
+        "protocol",
+        "published settings by name, and single settings on top of them (default: as the protocol says)",
+    )
+    knob = knobs.add_argument
+    knob("--protocol", metavar="NAME", help=f"default, {', '.join(PROTOCOLS)}")
+    knob(
+        "--size",
+        metavar="PX|HxW",
+        help="short side or height x width that the encoder sees; 0: as the video is",
+    )
+    knob("--num-context", type=int, metavar="M", help="recent frames to read from")
+    knob("--radius", type=float, metavar="CELLS", help="of the window; 0: no window")
+    knob("--shape", choices=["disc", "square"], help="of the window")
+    knob("--top-k", type=int, metavar="K", help="best context nodes kept; 0: all")
+    knob("--temperature", type=float, metavar="T", help="of the softmax")
+    knob("--softmax", choices=["kept", "frame"], help="over the kept nodes, or over each whole frame")
+    knob("--joint", type=bool, metavar="BOOL", help="best K over all frames together (true) or of each frame")
+    knob("--keep-ties", type=bool, metavar="BOOL", help="keep every node that ties with the K-th")
+    knob("--recent", choices=["repeated", "available", "without_first"], help="context before M frames exist")
+    knob("--add-first", type=bool, metavar="BOOL", help="always read from the labelled frame too")
+    knob("--window-first", type=bool, metavar="BOOL", help="the window holds for that frame as well")
+    knob("--normalise-features", type=bool, metavar="BOOL", help="compare directions only")
+    knob(
+        "--feed-back",
+        choices=["soft", "minmax"],
+        help="what later frames read: labels as they are, or stretched",
+    )
+    knob(
+        "--output",
+        choices=["argmax", "minmax"],
+        help="stretch each class over the frame before the argmax, or not",
+    )
+    knob("--label-seed", choices=["area", "bilinear", "nearest"], help="how a mask reaches the grid")
+    return parser
+
+
+def run(args: Namespace) -> int:
+    """Propagate, print the summary; returns the exit status."""
+    knobs: dict[str, Any] = {name: getattr(args, name) for name in Knobs.__annotations__}
+    knobs["size"] = parse_size(args.size)
+    result = propagate(
+        args.video,
+        args.labels,
+        model=args.model,
+        kind=args.kind,
+        protocol=args.protocol,
+        out=args.out,
+        overlay=not args.no_overlay,
+        overwrite=args.overwrite,
+        adapt=args.adapt,
+        save_adapted=args.save_adapted,
+        device=args.device,
+        dtype=args.dtype,
+        seed=args.seed,
+        **knobs,  # one entry per key of Knobs, types checked by the parser
+    )
+    if result.finished is not None:
+        print(f"{args.out} holds this very run, finished. Redo it with --overwrite.", file=sys.stderr)
+        head = {key: value for key, value in result.finished.items() if key != "frames"}
+        print(json.dumps(head, indent=1) if args.json else _text(head, Path(args.out)))
+        return 0
+    total = None if result.video.num_frames is None else len(result)
+    with tqdm(total=total, unit="frame", disable=args.quiet, file=sys.stderr, dynamic_ncols=True) as bar:
+        summary = result.run(lambda _: _advance(bar))
+    print(json.dumps(summary, indent=1) if args.json else _text(summary, Path(args.out)))
+    for problem in _doubtful(result):
+        print(problem, file=sys.stderr)
+    return 0
+
+
+def parse_size(text: str | None) -> int | tuple[int, int] | None:
+    """Read "480" as a short side and "320x480" as height x width.
+
+    Errors: UsageError for anything else.
+    """
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdigit() for part in parts):
+        raise UsageError(
+            f"--size {text!r} is not understood. Give a short side (480) or height x width (320x480)."
+        )
+    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
+
+
+def _advance(bar: Any) -> None:
+    bar.update(1)
+
+
+def _doubtful(result: Propagation) -> list[str]:
+    damage = result.video.damage
+    return [f"retrace propagate: {damage}"] if damage else []
+
+
+def _text(summary: dict[str, Any], out: Path) -> str:
+    """The summary for reading."""
+    seconds = summary["seconds"]
+    stages = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items() if name != "total")
+    rows = [
+        ("frames", f"{summary['frames_done']} in {seconds['total']:.1f} s ({stages})"),
+        ("labels", f"{summary['labels']['kind']}: {', '.join(summary['labels']['names'][:12])}"),
+        ("model", summary["model"]["name"]),
+        ("protocol", summary["protocol"]["name"]),
+    ]
+    if "void_pixels" in summary["labels"]:
+        rows.append(
+            ("void", f"{summary['labels']['void_pixels']} label pixels of value 255 were taken as background")
+        )
+    for name in ("masks", "textures", "keypoints.json", "boxes.json", "overlay.mp4", "result.json"):
+        if (out / name).exists():
+            rows.append((name, str(out / name)))
+    return "\n".join(f"{label:<14} {value}" for label, value in rows)

@@ -1,0 +1,389 @@
+"""The folder that `propagate` writes: who may write there, and the files that grow frame by frame.
+
+`run.json` is written first and says which run the folder belongs to; `result.json` is written last. A folder
+with the first and not the second (or with status "partial") holds an unfinished run: masks in it are whole,
+but not all are there.
+"""
+
+import json
+import os
+import queue
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import IO, Any, Generic, TypeVar
+
+from retrace.errors import RetraceError
+from retrace.files import atomic_path
+from retrace.formats.boxes import BoxWriter
+from retrace.formats.davis_png import write_mask
+from retrace.formats.keypoints import KeypointWriter
+from retrace.formats.textures import write_texture
+from retrace.propagation.codecs import FrameLabels
+from retrace.video.encode import VideoWriter
+from retrace.viz.overlay import Overlay
+
+Item = TypeVar("Item")
+Fingerprint = dict[str, str]
+RUN, RESULT, LOCK, FRAMES = "run.json", "result.json", ".lock", ".frames.partial.jsonl"
+OURS = (
+    "masks",
+    "textures",
+    "keypoints.json",
+    "keypoints.csv",
+    "boxes.json",
+    "boxes.csv",
+    "overlay.mp4",
+    RESULT,
+    FRAMES,
+)
+
+
+class RunFolder:
+    """An output folder that belongs to one run.
+
+    Args:
+        path: the folder; made when it is not there.
+        fingerprint: what decides the result, as name -> text a person can compare.
+        overwrite: replace another run's results, and redo a finished one.
+
+    Attributes:
+        finished: the content of `result.json` when this very run is already done; nothing is locked or written then.
+
+    Errors: RetraceError when the folder cannot be written, belongs to somebody else, holds another run, or another
+        process is writing there.
+    """
+
+    def __init__(self, path: str | Path, fingerprint: Fingerprint, *, overwrite: bool) -> None:
+        """See the class."""
+        self.path = Path(path)
+        self.finished: dict[str, Any] | None = None
+        self._lock: IO[str] | None = None
+        made = not self.path.exists()
+        self._check_owner()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.path / LOCK, "w")
+        except OSError as error:
+            raise RetraceError(
+                f"Cannot write into {self.path}: {error.strerror}. Choose a folder that is writable and has "
+                "free space."
+            ) from error
+        try:
+            self._lock_or_refuse()
+            found = self._found()
+            if found is not None and not overwrite:
+                self._compare(found, fingerprint)
+                self.finished = self._complete()
+            if self.finished is None:
+                self.clear()
+                with atomic_path(self.path / RUN) as temporary:
+                    temporary.write_text(json.dumps({"fingerprint": fingerprint}, indent=1) + "\n")
+            else:
+                self.release()
+        except BaseException:
+            self.release()
+            if made:
+                shutil.rmtree(self.path, ignore_errors=True)
+            raise
+
+    def clear(self) -> None:
+        """Remove what an earlier run of ours left: the files we write and temporary ones, nothing else."""
+        for name in OURS:
+            target = self.path / name
+            if target.is_dir():
+                shutil.rmtree(target)
+            else:
+                target.unlink(missing_ok=True)
+        for left in self.path.glob(".*.partial*"):
+            left.unlink(missing_ok=True)
+
+    def release(self) -> None:
+        """Let another process write here."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+            (self.path / LOCK).unlink(missing_ok=True)
+
+    def _check_owner(self) -> None:
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise RetraceError(f"{self.path} is a file, not a folder. Give another --out.")
+        try:
+            others = [p.name for p in self.path.iterdir() if p.name != LOCK]
+        except OSError as error:
+            raise RetraceError(
+                f"Cannot look into {self.path}: {error.strerror}. Choose another folder."
+            ) from error
+        if others and RUN not in others:
+            raise RetraceError(
+                f"{self.path} holds files that are not a result of retrace propagate ({sorted(others)[0]}, ...). "
+                "Choose a new or empty folder."
+            )
+
+    def _lock_or_refuse(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # Windows: the folder is not guarded against a second process
+            return
+        assert self._lock is not None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            self._lock = None  # it is the other run's file
+            raise RetraceError(
+                f"Another retrace propagate is writing into {self.path}. Wait for it, or choose another folder."
+            ) from error
+
+    def _found(self) -> Fingerprint | None:
+        path = self.path / RUN
+        if not path.exists():
+            return None
+        try:
+            found = json.loads(path.read_text())["fingerprint"]
+            return {str(key): str(value) for key, value in found.items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RetraceError(
+                f"{path} is not readable as the record of a run. Choose another folder, or add --overwrite."
+            ) from error
+
+    def _compare(self, found: Fingerprint, wanted: Fingerprint) -> None:
+        differing = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
+        if differing:
+            key = differing[0]
+            others = f" (and {', '.join(differing[1:])})" if differing[1:] else ""
+            raise RetraceError(
+                f"{self.path} holds another run: its {key} is {found.get(key, 'not set')}, now it is "
+                f"{wanted.get(key, 'not set')}{others}. Choose another folder, or replace it with --overwrite."
+            )
+
+    def _complete(self) -> dict[str, Any] | None:
+        path = self.path / RESULT
+        if not path.exists():
+            return None
+        with suppress(ValueError):
+            content = json.loads(path.read_text())
+            if isinstance(content, dict) and content.get("status") == "complete":
+                return content
+        return None
+
+
+class Worker(Generic[Item]):
+    """A thread that does one thing to every item, in order, at most `depth` items behind.
+
+    Args:
+        work: what to do.
+        depth: items that may wait.
+
+    Attributes:
+        seconds: spent in `work`.
+    """
+
+    def __init__(self, work: Callable[[Item], None], *, depth: int = 4) -> None:
+        """See the class."""
+        self.seconds = 0.0
+        self._work = work
+        self._items: queue.Queue[Item | None] = queue.Queue(depth)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def put(self, item: Item) -> None:
+        """Hand over an item; waits when `depth` are waiting. Errors: whatever `work` raised before."""
+        if self._error is not None:
+            raise self._error
+        self._items.put(item)
+
+    def close(self) -> None:
+        """Wait until everything is done. Errors: whatever `work` raised."""
+        if self._thread.is_alive():
+            self._items.put(None)
+            self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        while (item := self._items.get()) is not None:
+            if self._error is not None:
+                continue  # after an error the rest is only taken off the queue, so that nobody waits for ever
+            start = time.perf_counter()
+            try:
+                self._work(item)
+            except BaseException as error:  # handed to the thread that calls put or close
+                self._error = error
+            self.seconds += time.perf_counter() - start
+
+
+def ahead(frames: Iterator[Item], *, depth: int = 4) -> Iterator[tuple[Item, float]]:
+    """Iterate on a background thread, at most `depth` items ahead; closing the generator ends the thread.
+
+    Yields: the item, and the seconds that making it took.
+    """
+    ready: queue.Queue[tuple[Item, float] | BaseException | None] = queue.Queue(depth)
+    stop = threading.Event()
+
+    def give(item: tuple[Item, float] | BaseException | None) -> None:
+        while not stop.is_set():
+            with suppress(queue.Full):
+                ready.put(item, timeout=0.1)
+                return
+
+    def run() -> None:
+        try:
+            start = time.perf_counter()
+            for item in frames:
+                give((item, time.perf_counter() - start))
+                if stop.is_set():
+                    return
+                start = time.perf_counter()
+            give(None)
+        except BaseException as error:  # raised again where the frames are used
+            give(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        while (found := ready.get()) is not None:
+            if isinstance(found, BaseException):
+                raise found
+            yield found
+    finally:
+        stop.set()
+        thread.join()
+
+
+class ResultWriter:
+    """Writes the files of a run as frames come, on two threads (labels, overlay).
+
+    Args:
+        folder: that this run may write into.
+        kind: of the labels.
+        names: of objects, keypoints or boxes.
+        skeleton: pairs of keypoint positions.
+        size: (H, W) of the frames.
+        fps: frames per second.
+        overlay: also write `overlay.mp4`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        kind: str,
+        names: Sequence[str],
+        skeleton: Sequence[tuple[int, int]],
+        size: tuple[int, int],
+        fps: float,
+        overlay: bool,
+    ) -> None:
+        """See the class."""
+        self.folder = folder
+        self.names = list(names)
+        self.frames = 0
+        self._stack = ExitStack()
+        self._keypoints: KeypointWriter | None = None
+        self._boxes: BoxWriter | None = None
+        self._video: VideoWriter | None = None
+        with ExitStack() as opening:
+            if kind == "keypoints":
+                self._keypoints = opening.enter_context(
+                    KeypointWriter(
+                        folder / "keypoints.json",
+                        folder / "keypoints.csv",
+                        names=names,
+                        skeleton=skeleton,
+                        size=size,
+                        fps=fps,
+                    )
+                )
+            if kind == "boxes":
+                self._boxes = opening.enter_context(
+                    BoxWriter(folder / "boxes.json", folder / "boxes.csv", names=names, size=size, fps=fps)
+                )
+            if overlay:
+                self._painter = Overlay(names, skeleton=skeleton)
+                self._video = opening.enter_context(
+                    VideoWriter(folder / "overlay.mp4", height=size[0], width=size[1], fps=fps)
+                )
+            self._spool = opening.enter_context(open(folder / FRAMES, "w", encoding="utf-8"))
+            self._stack = opening.pop_all()
+        self._labels: Worker[Any] = Worker(self._write_labels)
+        self._drawing: Worker[Any] | None = Worker(self._write_overlay) if overlay else None
+
+    def write(self, frame: Any) -> None:
+        """Add a FrameResult. Errors: RetraceError when a file cannot be written."""
+        self._labels.put(frame)
+        if self._drawing is not None:
+            self._drawing.put(frame)
+
+    def finish(self, head: Callable[[], Mapping[str, Any]]) -> None:
+        """Complete all files, `result.json` last.
+
+        Args:
+            head: gives the content of `result.json` but for the frames; called when everything else is written.
+
+        Errors: RetraceError when a file cannot be written; temporary files are then removed.
+        """
+        try:
+            try:
+                self._labels.close()
+            finally:
+                if self._drawing is not None:
+                    self._drawing.close()
+        except BaseException as error:
+            self._stack.__exit__(type(error), error, error.__traceback__)
+            (self.folder / FRAMES).unlink(missing_ok=True)
+            raise
+        self._stack.close()
+        with atomic_path(self.folder / RESULT) as temporary:
+            with open(temporary, "w", encoding="utf-8") as file:
+                file.write(json.dumps(dict(head()), indent=1)[:-2] + ',\n "frames": [')
+                with open(self.folder / FRAMES, encoding="utf-8") as lines:
+                    for k, line in enumerate(lines):
+                        file.write(("," if k else "") + "\n  " + line.rstrip("\n"))
+                file.write("\n ]\n}\n")
+        (self.folder / FRAMES).unlink()
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Time spent on the two threads so far."""
+        return {"write": self._labels.seconds, "overlay": self._drawing.seconds if self._drawing else 0.0}
+
+    def _write_labels(self, frame: Any) -> None:
+        sure = [float(frame.confidence.get(name, 0.0)) for name in self.names]
+        if frame.masks is not None:
+            write_mask(self.folder / "masks" / f"{frame.name}.png", frame.masks)
+        if frame.texture is not None:
+            write_texture(self.folder / "textures" / f"{frame.name}.png", frame.texture)
+        if self._keypoints is not None and frame.keypoints is not None:
+            self._keypoints.write(frame.index, frame.name, frame.time, frame.keypoints, sure)
+        if self._boxes is not None and frame.boxes is not None:
+            self._boxes.write(frame.index, frame.name, frame.time, frame.boxes, sure)
+        record = {
+            "index": frame.index,
+            "name": frame.name,
+            "time": round(frame.time, 6),
+            "labelled": frame.labelled,
+            "confidence": {name: round(value, 4) for name, value in zip(self.names, sure, strict=True)},
+        }
+        self._spool.write(json.dumps(record) + "\n")
+        self.frames += 1
+
+    def _write_overlay(self, frame: Any) -> None:
+        assert self._video is not None
+        labels = FrameLabels(frame.masks, frame.keypoints, frame.boxes, frame.texture, frame.confidence)
+        self._video.write(self._painter.draw(frame.image, labels, index=frame.index, time=frame.time))
+
+
+def video_identity(path: Path) -> str:
+    """Path, size and time of a video file or frame folder, as one line."""
+    path = path.resolve()
+    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    states = [os.stat(p) for p in files]
+    newest = max((s.st_mtime_ns for s in states), default=0)
+    return f"{path} ({len(files)} file(s), {sum(s.st_size for s in states)} bytes, changed {newest})"
