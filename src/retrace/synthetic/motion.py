@@ -161,6 +161,10 @@ class Pose:
             return self.outer.after(self.inner).inverse()(x, y)
         return self.inner.inverse()(*self.bend.backward(*self.outer.inverse()(x, y)))
 
+    def moved(self, x: float, y: float) -> "Pose":
+        """The same pose, (x, y) pixels further."""
+        return Pose(self.inner, self.bend, Affine(e=x, f=y).after(self.outer))
+
     @property
     def scale(self) -> float:
         """Pixels per unit of object space, the geometric mean over directions (the bend keeps areas)."""

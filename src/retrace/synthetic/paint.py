@@ -41,12 +41,13 @@ def read_tile(tile: Tensor, u: Tensor, v: Tensor) -> Tensor:
     return values.reshape(tile.shape[0], *u.shape)
 
 
-def _window(pose: Pose, height: int, width: int) -> tuple[int, int, int, int] | None:
-    """x0, y0, x1, y1 of the pixels that a layer can touch, or None when it is out of the frame."""
-    # 1.05: shapes lie inside the unit disc; the rest and 1 pixel are for the blended outline.
+def _window(pose: Pose, height: int, width: int, margin: float = 1.0) -> tuple[int, int, int, int] | None:
+    """x0, y0, x1, y1 of the pixels that a layer and `margin` pixels around it touch, or None when out of the frame."""
+    # 1.05: shapes lie inside the unit disc; the rest and the margin are for the blended outline.
     x, y, r = pose.disc(1.05)
-    x0, x1 = max(0, math.floor(x - r - 1)), min(width, math.ceil(x + r + 1))
-    y0, y1 = max(0, math.floor(y - r - 1)), min(height, math.ceil(y + r + 1))
+    r += margin
+    x0, x1 = max(0, math.floor(x - r)), min(width, math.ceil(x + r))
+    y0, y1 = max(0, math.floor(y - r)), min(height, math.ceil(y + r))
     return None if x0 >= x1 or y0 >= y1 else (x0, y0, x1, y1)
 
 
@@ -97,7 +98,7 @@ def albedo(world: World, time: float) -> Tensor:
     for index, layer in enumerate(world.layers):
         pose = world.pose(index, time)
         if world.light.shadow > 0:
-            picture = picture * (1 - world.light.shadow * _shadow(world, index, pose))
+            _cast_shadow(world, index, pose, picture)
         window = _window(pose, height, width)
         if window is None:
             continue
@@ -109,19 +110,26 @@ def albedo(world: World, time: float) -> Tensor:
     return picture
 
 
-def _shadow(world: World, index: int, pose: Pose) -> Tensor:
-    """(H, W) of [0, 1]: how much a layer takes the light from what is behind it."""
-    height, width = world.config.height, world.config.width
-    h, w = math.ceil(height / _SHADOW_STEP), math.ceil(width / _SHADOW_STEP)
-    x, y = pixel_centres(h, w, world.background.tile.device)
-    dx, dy = (offset * world.config.short for offset in world.light.shadow_offset)
-    u, v = pose.backward(x * (width / w) - dx, y * (height / h) - dy)
+def _cast_shadow(world: World, index: int, pose: Pose, picture: Tensor) -> None:
+    """Darken `picture` (3, H, W), in place, where a layer takes the light from what is behind it."""
+    height, width = picture.shape[1:]
+    short, step = world.config.short, _SHADOW_STEP
+    dx, dy = (offset * short for offset in world.light.shadow_offset)
+    soft = 0.03 * short + step
+    window = _window(pose.moved(dx, dy), height, width, margin=soft)
+    if window is None:
+        return
+    # On a grid of `step` pixels that does not depend on the window: shadows do not swim.
+    c0, r0, c1, r1 = (edge // step for edge in window)
+    x, y = pixel_centres(r1 - r0 + 1, c1 - c0 + 1, picture.device)
+    u, v = pose.backward((x + c0) * step - dx, (y + r0) * step - dy)
     field = read_tile(world.layers[index].tile[3:], u, v)
-    # The tile's border is some distance from the outline, but not the plane beyond it.
+    # Beyond the tile its border is repeated: take off the way from there.
     field = field - (torch.hypot(u, v) - 1.1).clamp(min=0)[None]
-    soft = 0.03 * world.config.short + _SHADOW_STEP
-    cover = torch.sigmoid(field * pose.scale * (4 / soft))
-    return F.interpolate(cover[None], size=(height, width), mode="bilinear", align_corners=False)[0, 0]
+    cover = torch.sigmoid(field * (pose.scale * 4 / soft))
+    cover = F.interpolate(cover[None], scale_factor=step, mode="bilinear", align_corners=False)[0]
+    view = picture[:, r0 * step : (r1 + 1) * step, c0 * step : (c1 + 1) * step]
+    view.mul_(1 - world.light.shadow * cover[:, : view.shape[1], : view.shape[2]])
 
 
 def expose(world: World, picture: Tensor, time: float) -> Tensor:

@@ -82,8 +82,8 @@ def noise(draw: Draw, size: tuple[int, int], cells: float, octaves: int, device:
     """
     h, w = size
     short = min(h, w)
-    gain = draw.uniform(0.45, 0.7)
-    total = torch.zeros(h, w, device=device)
+    gain = draw.uniform(0.5, 0.85)
+    total: Tensor | None = None
     power = 0.0
     for octave in range(octaves):
         n = cells * 2**octave
@@ -91,11 +91,16 @@ def noise(draw: Draw, size: tuple[int, int], cells: float, octaves: int, device:
             break
         grid = (max(2, math.ceil(h / short * n)) + 1, max(2, math.ceil(w / short * n)) + 1)
         values = torch.randn((1, 1, *grid), generator=draw.generator).to(device)
-        enlarged = F.interpolate(values, size=(h, w), mode="bicubic", align_corners=True)[0, 0]
-        total.add_(enlarged, alpha=gain**octave)
+        # Each octave is enlarged to the next one's grid only: one enlargement to full size instead of one an octave.
+        total = values if total is None else _enlarge(total, grid).add_(values, alpha=gain**octave)
         power += gain ** (2 * octave)
+    assert total is not None
     # 0.62: variance that bicubic interpolation between independent values leaves, on average over a cell.
-    return total / math.sqrt(0.62 * power)
+    return _enlarge(total, size)[0, 0] * (1 / math.sqrt(0.62 * power))
+
+
+def _enlarge(values: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(values, size=size, mode="bicubic", align_corners=True)
 
 
 def _grid(size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -170,23 +175,26 @@ def _voronoi(
     if amount > 0:
         u = u + amount * noise(draw, size, cells / 2, 3, device)
         v = v + amount * noise(draw, size, cells / 2, 3, device)
+    # Three cells of margin on every side: the displacement may leave the tile.
     rows, columns = math.ceil(h / short * cells) + 6, math.ceil(w / short * cells) + 6
     jitter = torch.rand((3, rows, columns), generator=draw.generator).to(device)
-    i, j = torch.floor(v), torch.floor(u)
-    nearest = torch.full((h, w), 9.0, device=device)
-    second = nearest.clone()
-    shade = torch.zeros(h, w, device=device)
-    for di in (-1, 0, 1):
-        for dj in (-1, 0, 1):
-            # + 3: the displacement may leave the tile by a few cells.
-            row = (i + (di + 3)).clamp(0, rows - 1).long()
-            column = (j + (dj + 3)).clamp(0, columns - 1).long()
-            px, py, value = jitter[:, row, column]
-            distance = torch.hypot(j + dj + px - u, i + di + py - v)
-            second = torch.minimum(second, torch.maximum(nearest, distance))
-            shade = torch.where(distance < nearest, value, shade)
-            nearest = torch.minimum(nearest, distance)
-    return nearest, second - nearest, shade
+    point_x = (jitter[0] + torch.arange(columns, device=device)).reshape(-1)
+    point_y = (jitter[1] + torch.arange(rows, device=device)[:, None]).reshape(-1)
+    value = jitter[2].reshape(-1)
+    u, v = (u + 3).clamp(1, columns - 1.01), (v + 3).clamp(1, rows - 1.01)
+    home = v.long() * columns + u.long()
+    nearest = torch.full((h, w), 9.0, device=device)  # squared until the end
+    second = nearest
+    closest = home
+    for offset in (di * columns + dj for di in (-1, 0, 1) for dj in (-1, 0, 1)):
+        # Clamped: the last cell's neighbour would be beyond the table.
+        index = (home + offset).clamp_(max=rows * columns - 1)
+        distance = (point_x.take(index) - u).square_().add_((point_y.take(index) - v).square_())
+        second = torch.minimum(second, torch.maximum(nearest, distance))
+        closest = torch.where(distance < nearest, index, closest)
+        nearest = torch.minimum(nearest, distance)
+    nearest, second = nearest.sqrt(), second.sqrt()
+    return nearest, second - nearest, value.take(closest)
 
 
 def _cells(draw: Draw, size: tuple[int, int], cells: float, device: torch.device) -> Tensor:

@@ -50,8 +50,8 @@ class SceneConfig:
     num_frames: int = 48
     num_objects: tuple[int, int] = (2, 5)
     keypoints_per_object: int = 8
-    object_size: tuple[float, float] = (0.12, 0.32)
-    speed: tuple[float, float] = (0.002, 0.03)
+    object_size: tuple[float, float] = (0.13, 0.36)
+    speed: tuple[float, float] = (0.003, 0.03)
     limbs: float = 0.35
     camouflage: float = 0.35
     camera: float = 1.0
@@ -324,15 +324,15 @@ def _background(draw: Draw, config: SceneConfig, colours: Tensor, device: torch.
 
 
 def _body(draw: Draw, config: SceneConfig, pace: float, nearness: float) -> Body:
-    speed = pace * draw.uniform(0.15, 1)
+    speed = pace * draw.uniform(0.25, 1)
     direction = draw.angle()
     half_x, half_y = config.width / config.short / 2, config.height / config.short / 2
     bend = config.deformation * (draw.uniform(0.05, 0.3) if draw.chance(0.7) else 0.0)
     share = draw.uniform(0.2, 1)
     wobble = draw.uniform(2, 8) * pace
     return Body(
-        travel(draw, speed * abs(math.cos(direction)), (0.15, 0.6), draw.uniform(-0.8, 0.8) * half_x),
-        travel(draw, speed * abs(math.sin(direction)), (0.1, 0.4), draw.uniform(-0.8, 0.8) * half_y),
+        travel(draw, speed * abs(math.cos(direction)), (0.15, 0.6), draw.uniform(-0.65, 0.65) * half_x),
+        travel(draw, speed * abs(math.sin(direction)), (0.1, 0.4), draw.uniform(-0.6, 0.6) * half_y),
         Spin(
             travel(draw, pace * draw.uniform(0, 2), (0.1, 0.7), draw.angle()),
             pace * draw.uniform(-2, 2) * float(draw.chance(0.35)),
