@@ -29,7 +29,9 @@ Departures, and what the released code does otherwise (options in brackets):
    off when the crops differ in scale; we correct it [`node_alignment="as_released"` does not].
 6. The released code first crops every frame by itself [`frame_jitter=True`] and has other colour strengths
    [`colour="released"`].
-7. Not in the paper: `direct_weight` adds the shortest cycle there is, from the warped frame straight to the other crop of
+7. Not in the paper: `window_area` draws one window of the frame first and both crops inside it, so that crops of large
+   frames show things at their real size and still overlap; `colour="mild"` keeps more of the colours.
+8. Not in the paper: `direct_weight` adds the shortest cycle there is, from the warped frame straight to the other crop of
    the same frame, for every frame. It gives a clear signal from the first step on (docs/methods/stfc3.md).
 """
 
@@ -50,7 +52,7 @@ from retrace.walk.nodes import normalise, to_nodes
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# (forward, backward) strengths. "paper" is Appendix B, "released" is what the authors' code runs.
+# (forward, backward) strengths. "paper" is Appendix B, "released" is what the authors' code runs, "mild" is ours.
 COLOUR: dict[str, tuple[ColourAugmentation, ColourAugmentation]] = {
     "none": (ColourAugmentation(), ColourAugmentation()),
     "paper": (
@@ -58,6 +60,10 @@ COLOUR: dict[str, tuple[ColourAugmentation, ColourAugmentation]] = {
         ColourAugmentation(
             (0.4, 0.4, 0.2, 0.1), 0.8, grey_probability=0.2, blur_probability=0.2, solarize_probability=0.2
         ),
+    ),
+    "mild": (
+        ColourAugmentation((0.3, 0.3, 0.2, 0.05), 0.8, grey_probability=0.05, blur_probability=0.2),
+        ColourAugmentation((0.3, 0.3, 0.2, 0.05), 0.8, grey_probability=0.05, blur_probability=0.2),
     ),
     "released": (
         ColourAugmentation((0.4, 0.4, 0.2, 0.1), 0.8, grey_probability=0.2, blur_probability=1.0),
@@ -76,11 +82,13 @@ class STFC3Config:
         variant: "stfc3", or "fc3" for the vanilla method of section 3.2.
         clip_length: T, frames.
         crop_size: S, pixels.
-        crop_area: gamma, range of the crop's share of the frame's area (Table 5).
+        window_area: range of the share of the frame's area of the window that both crops are drawn in; (1, 1) is the whole
+            frame, as in the paper; departure 7.
+        crop_area: gamma, range of the crop's share of the window's area (Table 5).
         crop_ratio: range of the crop's width / height.
         flip_probability: of mirroring, drawn separately for the forward and the backward crop.
         frame_jitter: crop every frame by itself first (area .8-.95), as the released code does.
-        colour: "paper" (Appendix B), "released" or "none".
+        colour: "paper" (Appendix B), "released", "mild" or "none".
         temperature: tau of Eq. 7.
         edge_dropout: probability that an edge of a transition is dropped.
         cycles: "paper" starts at frames 0 .. T-2, "released" at 0 .. T-3.
@@ -88,7 +96,7 @@ class STFC3Config:
         target_radius: p-norm distance, in nodes, within which a walker has come home; 0 is Eq. 13.
         target_norm: that p.
         node_alignment: "exact" or "as_released"; departure 5.
-        direct_weight: weight of the direct term; departure 7. 0 is the paper.
+        direct_weight: weight of the direct term; departure 8. 0 is the paper.
         projector_hidden: width of the first fully connected layer.
         projector_outputs: width of the second.
     """
@@ -96,6 +104,7 @@ class STFC3Config:
     variant: str = "stfc3"
     clip_length: int = 4
     crop_size: int = 256
+    window_area: tuple[float, float] = (1.0, 1.0)
     crop_area: tuple[float, float] = (0.08, 1.0)
     crop_ratio: tuple[float, float] = (0.7, 1.3)
     flip_probability: float = 0.5
@@ -154,6 +163,9 @@ class STFC3Views:
                 normalised coordinates of pixels (absent for FC3).
         """
         config = self.config
+        if config.window_area != (1.0, 1.0):
+            x0, y0, w, h = transforms.random_resized_box(*clip.shape[-2:], config.window_area, config.crop_ratio, generator)
+            clip = clip[..., y0 : y0 + h, x0 : x0 + w]
         frames = clip.float() / 255
         colour_forward, colour_backward = COLOUR[config.colour]
         jitter = self._frame_jitter(frames, generator)
