@@ -115,15 +115,16 @@ def _candidates(world: World, index: int, draw: Draw) -> list[tuple[int, float, 
     field = layer.tile[3].cpu()
     n = field.shape[0]
     line = [(i + 0.5) * (2 * shapes.EXTENT / n) - shapes.EXTENT for i in range(n)]
+    count = max(40, 4 * world.config.keypoints_per_object)
     found: list[tuple[int, float, float, float, float]] = []
     for margin in (0.1, 0.03, 0.0):
         rows, columns = torch.nonzero(field > margin, as_tuple=True)
         if layer.limb is not None:  # the half at the joint is mostly behind the body
-            far = torch.tensor([line[int(column)] > 0 for column in columns])
+            far = torch.tensor(line)[columns] > 0
             rows, columns = rows[far], columns[far]
         if len(rows):
             break
-    for pick in torch.randint(0, len(rows), (40,), generator=draw.generator).tolist():
+    for pick in torch.randint(0, len(rows), (count,), generator=draw.generator).tolist():
         u, v = line[int(columns[pick])], line[int(rows[pick])]
         x, y = u, v
         if layer.limb is not None:

@@ -51,7 +51,7 @@ class SceneConfig:
     num_objects: tuple[int, int] = (2, 5)
     keypoints_per_object: int = 8
     object_size: tuple[float, float] = (0.13, 0.36)
-    speed: tuple[float, float] = (0.003, 0.03)
+    speed: tuple[float, float] = (0.005, 0.05)
     limbs: float = 0.35
     camouflage: float = 0.35
     camera: float = 1.0
@@ -284,9 +284,9 @@ def build(config: SceneConfig, generator: torch.Generator, device: torch.device)
 
 
 def _camera(draw: Draw, config: SceneConfig, pace: float) -> Camera:
-    strength = config.camera * (0.0 if draw.chance(0.2) else draw.uniform(0.2, 1))
-    speed = 0.6 * pace * strength
-    x = travel(draw, speed * draw.uniform(0.3, 1), (0.1, 0.5))
+    strength = config.camera * (0.0 if draw.chance(0.15) else draw.uniform(0.2, 1))
+    speed = 0.8 * pace * strength
+    x = travel(draw, speed * draw.uniform(0.4, 1), (0.1, 0.5))
     y = travel(draw, speed * draw.uniform(0, 0.6), (0.05, 0.25))
     roll = travel(draw, 0.6 * speed * float(draw.chance(0.6)), (0.02, 0.2))
     zoom = travel(draw, 0.6 * speed * float(draw.chance(0.7)), (0.03, 0.22))
@@ -324,7 +324,7 @@ def _background(draw: Draw, config: SceneConfig, colours: Tensor, device: torch.
 
 
 def _body(draw: Draw, config: SceneConfig, pace: float, nearness: float) -> Body:
-    speed = pace * draw.uniform(0.25, 1)
+    speed = pace * draw.uniform(0.3, 1.1)
     direction = draw.angle()
     half_x, half_y = config.width / config.short / 2, config.height / config.short / 2
     bend = config.deformation * (draw.uniform(0.05, 0.3) if draw.chance(0.7) else 0.0)
