@@ -8,10 +8,13 @@ What every frame has been through:
 * pixels are taken as they are stored: no deinterlacing, no correction of pixels that are not square.
 
 A break (a damaged packet, a file that ends too early) ends the iteration after the last frame before it and is told in
-`VideoReader.damage`. FFmpeg conceals damage by inventing pixels; such frames are not given out, because
-labels would ride on them.
+`VideoReader.damage`. FFmpeg conceals damage by inventing pixels; frames that it marks so are not given out, because
+labels would ride on them. What nobody can notice is damage that decodes to some picture: a few bytes inside a frame of
+VP8 or VP9 often do, in H.264 at most the last frame before the reported break does.
 """
 
+import heapq
+import mmap
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -42,6 +45,14 @@ _DEMUXERS = (
 # FFmpeg chooses a demuxer by content. Play lists would open other files and addresses, and the text demuxers
 # turn a list of videos into a picture of its letters, so only real containers are allowed, and only local files.
 _OPEN_OPTIONS = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
+
+# Decoders that return an error, in order, before they give out a frame they found corrupt; others run on one thread.
+_THREADED = frozenset(
+    {"h264", "hevc", "vp9", "vp8", "av1", "libdav1d", "prores", "mjpeg", "ffv1", "dnxhd", "gif"}
+)
+
+# Decoders that never mark a frame as corrupt: only their errors tell.
+_NO_MARKS = frozenset({"hevc"})
 
 _ONE_FRAME_PER_PACKET = frozenset(
     {"h264", "hevc", "mjpeg", "prores", "gif", "vp9", "av1", "libdav1d", "ffv1"}
@@ -268,6 +279,7 @@ class _VideoFile:
         self.path = path
         self.threads = threads
         self.cut_off = _cut_off(path)
+        self.damaged_from: int | None = None  # first byte that makes no sense
         with _open(path, self.cut_off) as container:
             stream = _video_stream(container, path)
             self.fps = _frame_rate(stream)
@@ -288,7 +300,9 @@ class _VideoFile:
         self.height, self.width = first.image.shape[:2]
 
     def frames(self) -> Iterator[Frame]:
-        if self.cut_off is not None:
+        if "matroska" in self.format and self.damaged_from is None:
+            self.damaged_from = _damaged_from(self.path)
+        if self.cut_off is not None or self.damaged_from is not None or self.codec not in _THREADED:
             yield from self._carefully()
             return
         given = 0
@@ -300,19 +314,26 @@ class _VideoFile:
             yield from islice(self._carefully(), given, None)
 
     def _fast(self) -> Iterator[Frame]:
-        """Decode on several threads. An error surfaces some packets after its cause: here it is only a suspicion."""
+        """Decode on several threads. An error surfaces some packets after its cause: here it is only a suspicion.
+
+        A frame can leave the decoder before the thread that finds it corrupt has marked it, so the decoder is told to
+        fail instead of concealing. That is too strict a judge (harmless faults are common): `_carefully` judges.
+        """
         clock = _Clock(self.fps)
         packets = 0
         with _open(self.path, None) as container:
             stream = _video_stream(container, self.path)
             stream.thread_type = "AUTO"
             stream.codec_context.thread_count = self.threads
+            stream.codec_context.options = {"err_detect": "explode"}
             try:
                 for packet in container.demux(stream):
                     if packet.is_corrupt:
                         raise _Suspect
                     packets += packet.size > 0 and not packet.is_discard
                     for picture in packet.decode():
+                        if picture.is_corrupt:
+                            raise _Suspect
                         yield self._frame(picture, clock)
             except av.error.FFmpegError as error:
                 raise _Suspect from error
@@ -326,18 +347,29 @@ class _VideoFile:
             stream = _video_stream(container, self.path)
             stream.thread_type = "NONE"
             stream.codec_context.thread_count = 1
+            if self.codec in _NO_MARKS:
+                stream.codec_context.options = {"err_detect": "explode"}
+            pending = _Pending() if self.codec in _ONE_FRAME_PER_PACKET else None
             broken_at: int | None = None
             reason: str | None = None
             try:
                 for packet in container.demux(stream):
                     broken_at = packet.pts
+                    if self.damaged_from is not None and (packet.pos or 0) >= self.damaged_from:
+                        break
                     if packet.is_corrupt:
                         reason = "a part of the file is missing or does not fit its checksum"
                         break
+                    if pending is not None and packet.size > 0 and not packet.is_discard:
+                        pending.sent(packet.pts)
                     for picture in packet.decode():
+                        if pending is not None and pending.lost(picture.pts):
+                            raise _Break("a frame is missing here")
                         yield self._frame(picture, clock)
             except av.error.FFmpegError as error:
                 reason = f"a packet cannot be decoded ({_reason(error)})"
+            if self.damaged_from is not None:
+                reason = f"the file makes no sense from byte {self.damaged_from} on"
             if reason is not None:
                 yield from self._drain(stream, broken_at, clock)
         if self.cut_off is not None:
@@ -369,6 +401,29 @@ class _VideoFile:
             )
         index, time = clock.tick(picture)
         return Frame(index, time, f"{index:05d}", image)
+
+
+class _Pending:
+    """Finds frames that went into the decoder and did not come out: all after them would have wrong numbers."""
+
+    def __init__(self) -> None:
+        self.times: list[int] = []  # a heap
+        self.first: int | None = None  # time of the first frame that came out
+
+    def sent(self, time: int | None) -> None:
+        """A packet with this time stamp went in."""
+        if time is not None:
+            heapq.heappush(self.times, time)
+
+    def lost(self, time: int | None) -> bool:
+        """Whether a frame before this one did not come out. What is left out at the start is no loss."""
+        if time is None:
+            return False
+        self.first = time if self.first is None else self.first
+        earlier = 0
+        while self.times and self.times[0] <= time:
+            earlier += self.first < heapq.heappop(self.times) < time
+        return earlier > 0
 
 
 class _Clock:
@@ -450,7 +505,9 @@ def _upright_rgb(picture: av.VideoFrame) -> Pixels:
         alpha = rgba[..., 3:].astype(np.uint16)
         image: Pixels = ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
     else:
-        image = cast(Pixels, picture.to_ndarray(format="rgb24"))
+        image = cast(
+            Pixels, np.ascontiguousarray(picture.to_ndarray(format="rgb24"))
+        )  # PyAV's rows are padded
     matrix = picture.side_data.get("DISPLAYMATRIX")
     if matrix is not None:
         image = _apply_display_matrix(image, np.frombuffer(cast(bytes, matrix), dtype=np.int32)[:9])
@@ -532,6 +589,40 @@ def _cut_off_riff(file: "_Bytes", size: int) -> str | None:
             return "the recording was not finished (the size in its header is 0)"
         position += 8 + length + length % 2
     return _missing(size, position - 1)  # a last padding byte is often left out
+
+
+# Elements of Matroska that may stand in a segment or in a cluster; clusters are entered, others passed over.
+_CLUSTER = 0x1F43B675
+_ELEMENTS = frozenset(
+    {_CLUSTER, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1043A770, 0x1941A469, 0x1254C367, 0xEC, 0xBF}
+    | {0xE7, 0xA3, 0xA0, 0xAB, 0xA7, 0x5854, 0xAF}
+)
+
+
+def _damaged_from(path: Path) -> int | None:
+    """Where the last whole element of an mkv or webm begins before its chain of elements breaks, or None.
+
+    FFmpeg searches for the next cluster after such a place, or gives up, and says nothing in either case.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        size, used = _ebml_size(data[4:12])
+        position = 4 + used + (size or 0)  # of the segment
+        if data[position : position + 4] != b"\x18\x53\x80\x67":
+            return None
+        size, used = _ebml_size(data[position + 4 : position + 12])
+        position += 4 + used
+        previous = position
+        end = len(data) if size is None else min(position + size, len(data))
+        while position < end:
+            head = data[position : position + 12]
+            width = 9 - head[0].bit_length()
+            kind = int.from_bytes(head[:width], "big")
+            size, used = _ebml_size(head[width:])
+            if kind not in _ELEMENTS or (size is None and kind != _CLUSTER):
+                return previous  # its length led here, so it is in the damage as well
+            previous = position
+            position += width + used + (0 if kind == _CLUSTER else size or 0)
+        return None
 
 
 class _Bytes(Protocol):
