@@ -62,8 +62,11 @@ def layers_at(world: World, time: float, x: Tensor, y: Tensor) -> Tensor:
     """
     shown = torch.full(x.shape, BACKGROUND, dtype=torch.int64, device=x.device)
     for index, layer in enumerate(world.layers):
-        u, v = world.pose(index, time).backward(x, y)
-        shown = torch.where(read_tile(layer.tile[3:], u, v)[0] > 0, index, shown)
+        pose = world.pose(index, time)
+        cx, cy, r = pose.disc(1.05)
+        near = torch.nonzero(torch.hypot(x - cx, y - cy) < r)[:, 0]
+        field = read_tile(layer.tile[3:], *pose.backward(x[near], y[near]))[0]
+        shown[near[field > 0]] = index
     return shown
 
 
