@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 from tqdm import tqdm
 
 from retrace.datasets.footage import Index
+from retrace.errors import UsageError
 from retrace.verbs import data
 
 SUMMARY = "check and index footage before training on it"
@@ -57,7 +58,7 @@ def _index_parser() -> ArgumentParser:
     )
     parser.add_argument("paths", nargs="+", metavar="PATH", help=_PATHS_HELP)
     parser.add_argument(
-        "--out", required=True, metavar="FILE", help="the JSON index to make or to bring up to date"
+        "--out", metavar="FILE", help="the JSON index to make or to bring up to date (required)"
     )
     parser.add_argument("--thorough", action="store_true", help=_THOROUGH_HELP)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -70,6 +71,8 @@ def run(args: Namespace) -> int:
     if args.job == "check":
         found = data.check(job.paths, thorough=job.thorough, progress=_bar)
     else:
+        if job.out is None:
+            raise UsageError("The index needs a name. Give --out FILE, such as --out index.json.")
         found = data.index(job.paths, job.out, thorough=job.thorough, progress=_bar)
     if job.json:
         print(json.dumps(_as_dict(found), indent=2, ensure_ascii=False))
