@@ -67,6 +67,7 @@ def test_pca(tmp_path: Path, frames: Path, small: Model) -> None:
         ({"points": [(91.0, 5.0)]}, r"91,5.*90 x 70"),
         ({"temperature": 0.0}, "temperature"),
         ({"short_side": 3}, "short side"),
+        ({"device": "gpu"}, "Device 'gpu'"),
         ({"out": "figure.gif"}, r"\.gif"),
     ],
 )

@@ -31,7 +31,9 @@ def build_parser() -> ArgumentParser:
     )
     parser.add_argument("--seed", type=int, help="of the scene; another number is another video")
     parser.add_argument("--frames", type=int, default=90, help="length of the video (default: %(default)s)")
-    parser.add_argument("--device", default="cpu", help="auto, cpu or cuda (default: %(default)s)")
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser

@@ -87,7 +87,9 @@ def _add_model(parser: ArgumentParser, *, short_side: int) -> None:
         default=short_side,
         help="pixels to which frames are resized (default: %(default)s)",
     )
-    parser.add_argument("--device", default="cpu", help="torch device, cpu or cuda (default: %(default)s)")
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)"
+    )
     _add_output(parser)
 
 

@@ -55,7 +55,7 @@ def demo(
     model: str | Path | Model = "default",
     seed: int = SEED,
     frames: int = 90,
-    device: str = "cpu",
+    device: str = "auto",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> DemoReport:
     """Make a video, label its first frame, carry the label through it, and compare with the truth.
@@ -68,7 +68,7 @@ def demo(
         model: what `retrace.load` takes, or a loaded model.
         seed: of the scene.
         frames: length of the video, at least 2.
-        device: torch device, or "auto".
+        device: "auto", "cpu", "cuda", ...
         progress: called with (stage, done, of how many).
 
     Errors: UsageError for fewer than two frames or a scene whose first frame is empty; RetraceError when something

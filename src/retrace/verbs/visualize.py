@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from retrace import encoders
 from retrace.encoders import Model
 from retrace.errors import RetraceError, UsageError
+from retrace.verbs.devices import choose_device
 from retrace.video.decode import fitted_size, open_video, resized
 from retrace.viz.affinity import Point, affinity_figure, interesting_points
 from retrace.viz.curves import Panel, curves_figure
@@ -41,7 +42,7 @@ def affinity(
     points: Sequence[Point] | None = None,
     temperature: float = 0.05,
     short_side: int = 256,
-    device: str = "cpu",
+    device: str = "auto",
 ) -> Path:
     """Draw where the nodes of one frame go in another (STFC3 paper, Figure 3).
 
@@ -53,14 +54,14 @@ def affinity(
         points: (x, y) pixels of the video in the first of the frames, each followed by a heat map; chosen when None.
         temperature: of the softmax.
         short_side: pixels to which the frames are resized; the matrix has (cells)^2 entries.
-        device: torch device.
+        device: "auto", "cpu", "cuda", ...
 
     Returns: `out`.
 
     Errors: UsageError for a frame number or a point outside, or another suffix; RetraceError for a video, model or
         output that cannot be read or written.
     """
-    out = check_suffix(out)
+    out, chosen_device = check_suffix(out), choose_device(device)
     if not temperature > 0:
         raise UsageError(f"The temperature is {temperature:g}; give a number above 0, for instance 0.05.")
     pictures = _pictures(source, frames, short_side)
@@ -77,8 +78,8 @@ def affinity(
                     f"The point {x:g},{y:g} lies outside the frame, which is {round(width / sx)} x "
                     f"{round(height / sy)} pixels; give x,y inside it."
                 )
-    loaded = _model(model, device)
-    features = _features(loaded, pictures.images, device)
+    loaded = _model(model, chosen_device)
+    features = _features(loaded, pictures.images, chosen_device)
     figure = affinity_figure(
         pictures.images,
         features,
@@ -98,7 +99,7 @@ def pca(
     out: str | Path,
     model: str | Path | Model = "default",
     short_side: int = 480,
-    device: str = "cpu",
+    device: str = "auto",
 ) -> Path:
     """Draw the three strongest components of the features of some frames as colours (STFC3 paper, Figure 7).
 
@@ -108,18 +109,18 @@ def pca(
         out: .png, .pdf or .svg.
         model: what `retrace.load` takes, or a loaded model.
         short_side: pixels to which the frames are resized.
-        device: torch device.
+        device: "auto", "cpu", "cuda", ...
 
     Returns: `out`.
 
     Errors: as `affinity`.
     """
-    out = check_suffix(out)
+    out, chosen_device = check_suffix(out), choose_device(device)
     if not frames:
         raise UsageError("No frame is given; name at least one, for instance 0,10,20.")
     pictures = _pictures(source, frames, short_side)
-    loaded = _model(model, device)
-    features = normalise(_features(loaded, pictures.images, device), dim=1)
+    loaded = _model(model, chosen_device)
+    features = normalise(_features(loaded, pictures.images, chosen_device), dim=1)
     figure = pca_figure(pictures.images, principal_components(features), pictures.titles, loaded.name)
     return save_figure(figure, out)
 
@@ -189,12 +190,12 @@ def _pictures(source: str | Path, frames: Sequence[int], short_side: int) -> _Pi
     )
 
 
-def _model(model: str | Path | Model, device: str) -> Model:
+def _model(model: str | Path | Model, device: torch.device) -> Model:
     loaded = model if isinstance(model, Model) else encoders.load(model)
     return loaded.to(device)
 
 
-def _features(model: Model, images: Sequence[Pixels], device: str) -> torch.Tensor:
+def _features(model: Model, images: Sequence[Pixels], device: torch.device) -> torch.Tensor:
     """(T, C, h, w) on the CPU; one frame at a time, so that memory does not grow with their number."""
     maps = [
         model.features(torch.from_numpy(image).permute(2, 0, 1)[None].to(device)).float().cpu()
