@@ -100,7 +100,8 @@ def test_next_frame_read_along_the_flow_is_this_frame(clean: list[Scene]) -> Non
         errors.append((warped - s.frames[:-1].float()).abs().amax(1)[seen])
         stills.append((s.frames[1:].float() - s.frames[:-1].float()).abs().amax(1)[seen])
         # Reading twice between texels, and rounding to 8 bits, leaves a little; a wrong flow leaves tens. Parts of
-        # one object may meet inside one mask value, so a few pixels are let go; `test_flow_keeps_the_coordinates_of_the_surface` has them all.
+        # one object may meet inside one mask value, so a few pixels are let go here;
+        # `test_flow_keeps_the_coordinates_of_the_surface` has them all.
         assert float(errors[-1].mean()) < 1.0
         assert float(errors[-1].quantile(0.97)) < 4.0
     assert float(torch.cat(stills).mean()) > 3 * float(torch.cat(errors).mean()), (

@@ -168,11 +168,13 @@ def _flow(world: World, shown: list[Tensor]) -> tuple[Tensor, Tensor]:
         for index in range(paint.BACKGROUND, len(world.layers)):
             here = shown[t] == index
             px, py = x[here], y[here]
-            u, v = world.pose(index, t).backward(px, py)
-            qx, qy = world.pose(index, t + 1).forward(u, v)
-            flow[t, 0, here], flow[t, 1, here] = qx - px, qy - py
-            outside = (qx < 0) | (qx >= width) | (qy < 0) | (qy >= height)
-            occluded[t, here] = outside | (paint.layers_at(world, t + 1, qx, qy) > index)
+            if len(px):
+                qx, qy = world.pose(index, t + 1).forward(*world.pose(index, t).backward(px, py))
+                flow[t, 0, here], flow[t, 1, here] = qx - px, qy - py
+        qx, qy = x + flow[t, 0], y + flow[t, 1]
+        outside = (qx < 0) | (qx >= width) | (qy < 0) | (qy >= height)
+        front = paint.layers_at(world, t + 1, qx.reshape(-1), qy.reshape(-1)).reshape(height, width)
+        occluded[t] = outside | (front > shown[t])
     return flow, occluded
 
 
