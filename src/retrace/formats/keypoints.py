@@ -81,10 +81,8 @@ def keypoints_from_object(
                 raise RetraceError(f"{name}: frame index {index!r} is not a whole number from 0 on.")
             if index in frames:
                 raise RetraceError(f"{name} labels frame {index} twice. Keep one of the entries.")
-            frames[index] = _one_frame(
-                frame["keypoints"], common, content.get("skeleton", ()), f"{name}, frame {index}"
-            )
-        return _checked(dict(sorted(frames.items())), name, size)
+            frames[index] = _one_frame(frame["keypoints"], common, (), f"{name}, frame {index}")
+        return _checked(dict(sorted(frames.items())), name, size, content.get("skeleton", ()))
     if "keypoints" not in content:
         raise RetraceError(
             f'{name} has no "keypoints". Give {{"keypoints": [{{"name": "nose", "x": 10.5, "y": 20.5}}]}}.'
@@ -276,12 +274,15 @@ def _edges(skeleton: Any, names: Sequence[str], where: str, *, first: int) -> li
     return edges
 
 
-def _checked(frames: dict[int, Keypoints], where: str, size: tuple[int, int] | None) -> dict[int, Keypoints]:
+def _checked(
+    frames: dict[int, Keypoints], where: str, size: tuple[int, int] | None, skeleton: Any = ()
+) -> dict[int, Keypoints]:
     """Bring all frames to one list of names and check that something is labelled, and inside the frame."""
     first = next(iter(frames.values()))
     names = list(first.names)
     for keypoints in frames.values():
         names += [n for n in keypoints.names if n not in names]
+    edges = first.skeleton or tuple(_edges(skeleton, names, where, first=0))
     result = {}
     for index, keypoints in frames.items():
         xy = np.full((len(names), 2), np.nan, dtype=np.float32)
@@ -298,7 +299,7 @@ def _checked(frames: dict[int, Keypoints], where: str, size: tuple[int, int] | N
                         f"{size[1]}x{size[0]} frame. "
                         'Correct it, or mark it "visible": false.'
                     )
-        result[index] = Keypoints(tuple(names), xy, visible, first.skeleton)
+        result[index] = Keypoints(tuple(names), xy, visible, edges)
     if not next(iter(result.values())).visible.any():
         raise RetraceError(f"{where} has no visible keypoint on its first frame. Label at least one.")
     return result

@@ -352,8 +352,10 @@ class BoxCodec:
 
     Three channels per box: coverage, coverage * column, coverage * row of the labelled frame. Decoding
     divides, then fits `target = a * source + b` per axis by least squares with Cauchy weights, so the
-    background in a box's corners, which moves differently, does not pull. On generated motion: mean IoU .844,
-    largest component of a carried mask .833, its bounds .819.
+    background in a box's corners, which moves differently, does not pull; slopes lean to 1 (a prior of one cell
+    squared), which steadies boxes of few cells. Mean IoU on generated motion (objects cut from photographs, then
+    `retrace.render`; random half-width ResNet-18): .877 and .660. Largest component of a carried mask: .832 and
+    .603. Without the prior: .830 and fits that fail on small boxes. Copying the first box: .591 and .536.
 
     Args:
         names: N box names.
@@ -410,7 +412,7 @@ class BoxCodec:
             sure[name] = 0.0
             if np.isnan(self._xywh[k]).any() or cover.max() < 0.05:
                 continue
-            weight = np.where(cover >= 0.3 * cover.max(), cover, 0).ravel().astype(np.float64)
+            weight = np.where(cover >= 0.5 * cover.max(), cover, 0).ravel().astype(np.float64)
             safe = np.maximum(cover, 1e-6).ravel()
             kept = weight > 0
             weight = weight[kept]
@@ -419,7 +421,7 @@ class BoxCodec:
             new = np.empty((2, 2))  # (corner, far) x (x, y), cells
             for axis, target in enumerate((columns, rows)):
                 source = soft[3 * k + 1 + axis].ravel()[kept] / safe[kept] * extent
-                slope, shift = robust_line(source, target.ravel()[kept], weight)
+                slope, shift = robust_line(source, target.ravel()[kept], weight, prior=1.0)
                 new[:, axis] = slope * corner[axis] + shift, slope * far[axis] + shift
             low, high = (np.clip(self.geometry.pixels(point), 0, frame) for point in new)
             if (high - low > 0.5).all():
@@ -438,6 +440,8 @@ def robust_line(
     source: NDArray[np.float64],
     target: NDArray[np.float64],
     weight: NDArray[np.float64],
+    *,
+    prior: float = 0.0,
     iterations: int = 10,
 ) -> tuple[float, float]:
     """Fit target = slope * source + shift by least squares, reweighted so that outliers lose their vote (Cauchy).
@@ -446,6 +450,7 @@ def robust_line(
         source: (n,).
         target: (n,).
         weight: (n,), not negative, at least one above 0.
+        prior: pulls the slope to 1 as that much variance of the sources at slope 1 would.
         iterations: of reweighting; the first starts from a pure shift by the weighted median.
 
     Returns: slope in [0.2, 5] and shift. When all sources coincide the slope is 1.
@@ -458,7 +463,10 @@ def robust_line(
         mean_source, mean_target = (float((vote * v).sum() / vote.sum()) for v in (source, target))
         variance = float((vote * (source - mean_source) ** 2).sum())
         together = float((vote * (source - mean_source) * (target - mean_target)).sum())
-        slope = float(np.clip(together / variance, 0.2, 5)) if variance > 1e-9 else 1.0
+        calm = prior * float(vote.sum())
+        slope = (
+            float(np.clip((together + calm) / (variance + calm), 0.2, 5)) if variance + calm > 1e-9 else 1.0
+        )
         shift = mean_target - slope * mean_source
     return slope, shift
 

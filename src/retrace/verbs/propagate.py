@@ -283,7 +283,7 @@ class Propagation:
     def _writer(self) -> ResultWriter | None:
         if self._folder is None or self.finished is not None:
             return None
-        self._folder.clear()
+        self._folder.begin()
         return ResultWriter(
             self._folder.path,
             kind=self.kind,
@@ -336,8 +336,10 @@ class Propagation:
                 writer.finish(head)
         finally:
             self.summary = head()
-            if self._folder is not None and status == "complete":
+            if self._folder is not None and writer is not None:
                 self._folder.release()
+                if status == "complete":
+                    self.finished = self.summary
 
 
 def propagate(

@@ -61,22 +61,15 @@ class RunFolder:
         """See the class."""
         self.path = Path(path)
         self.finished: dict[str, Any] | None = None
+        self._fingerprint = fingerprint
         self._lock: IO[str] | None = None
         made = not self.path.exists()
         self._check_owner()
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / LOCK, "w")
-        except OSError as error:
-            raise RetraceError(
-                f"Cannot write into {self.path}: {error.strerror}. Choose a folder that is writable and has "
-                "free space."
-            ) from error
-        try:
-            self._lock_or_refuse()
-            found = self._found()
-            if found is not None and not overwrite:
-                self._compare(found, fingerprint)
+            self._acquire()
+            found = self._found() if not overwrite else None
+            if found is not None:
+                self._compare(found)
                 self.finished = self._complete()
             if self.finished is None:
                 self.clear()
@@ -89,6 +82,17 @@ class RunFolder:
             if made:
                 shutil.rmtree(self.path, ignore_errors=True)
             raise
+
+    def begin(self) -> None:
+        """Take the folder (again) for this run and remove what an earlier attempt left.
+
+        Errors: RetraceError when another process writes there or has made it another run's folder in between.
+        """
+        self._acquire()
+        found = self._found()
+        if found is not None:
+            self._compare(found)
+        self.clear()
 
     def clear(self) -> None:
         """Remove what an earlier run of ours left: the files we write and temporary ones, nothing else."""
@@ -125,20 +129,29 @@ class RunFolder:
                 "Choose a new or empty folder."
             )
 
-    def _lock_or_refuse(self) -> None:
+    def _acquire(self) -> None:
+        """Make the folder and lock it; nothing when this object holds the lock already."""
+        if self._lock is not None:
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = open(self.path / LOCK, "w")
+        except OSError as error:
+            raise RetraceError(
+                f"Cannot write into {self.path}: {error.strerror}. Choose a folder that is writable and has free space."
+            ) from error
         try:
             import fcntl
-        except ImportError:  # Windows: the folder is not guarded against a second process
-            return
-        assert self._lock is not None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            pass  # Windows: the folder is not guarded against a second process
         except OSError as error:
-            self._lock.close()
-            self._lock = None  # it is the other run's file
+            lock.close()
             raise RetraceError(
                 f"Another retrace propagate is writing into {self.path}. Wait for it, or choose another folder."
             ) from error
+        self._lock = lock
 
     def _found(self) -> Fingerprint | None:
         path = self.path / RUN
@@ -152,7 +165,8 @@ class RunFolder:
                 f"{path} is not readable as the record of a run. Choose another folder, or add --overwrite."
             ) from error
 
-    def _compare(self, found: Fingerprint, wanted: Fingerprint) -> None:
+    def _compare(self, found: Fingerprint) -> None:
+        wanted = self._fingerprint
         differing = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
         if differing:
             key = differing[0]

@@ -1,0 +1,209 @@
+"""Labels to the grid and back, where nothing moves and where everything is shifted by whole cells."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from retrace.propagation.codecs import (
+    BoxCodec,
+    Geometry,
+    KeypointCodec,
+    MaskCodec,
+    TextureCodec,
+    robust_line,
+)
+
+H, W, STRIDE = 96, 160, 8
+PLAIN = Geometry((H, W), (H, W), (H // STRIDE, W // STRIDE), STRIDE)
+# frames of 96 x 160 that the encoder sees at 50 x 81, a size that the stride does not divide
+SCALED = Geometry((H, W), (50, 81), (7, 11), STRIDE)
+SURE = torch.full(PLAIN.grid, 0.8)
+
+
+def moved(labels: Tensor, rows: int, columns: int) -> Tensor:
+    """Labels shifted by whole cells, as a perfect engine would carry them."""
+    return torch.roll(labels, (rows, columns), dims=(1, 2))
+
+
+def ellipse(cx: float, cy: float, rx: float, ry: float) -> NDArray[np.bool_]:
+    """Inside of an ellipse, (H, W)."""
+    y, x = np.mgrid[0:H, 0:W] + 0.5
+    return np.asarray(((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 <= 1)
+
+
+def iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """Intersection over union."""
+    return float((a & b).sum() / (a | b).sum())
+
+
+@pytest.mark.parametrize("geometry", [PLAIN, SCALED])
+def test_positions_and_planes_agree(geometry: Geometry) -> None:
+    """`cells` and `pixels` are inverse, and enlarging a ramp of node positions gives every pixel its own position."""
+    xy = np.array([[0.5, 0.5], [100.25, 7.0], [159.5, 95.5]])
+    np.testing.assert_allclose(geometry.pixels(geometry.cells(xy)), xy)
+    h, w = geometry.grid
+    columns = np.tile(np.arange(w, dtype=np.float32), (h, 1))
+    x = geometry.pixels(np.stack([geometry.enlarge(columns)] * 2, axis=-1))[..., 0]
+    inside = geometry.cells(np.array([[W - 0.5, 0.5]]))[0, 0]
+    limit = W if inside <= w - 1 else int(geometry.pixels(np.array([[w - 1.0, 0.0]]))[0, 0])
+    np.testing.assert_allclose(x[:, 1:limit], np.tile(np.arange(W) + 0.5, (H, 1))[:, 1:limit], atol=0.3)
+    ramp = np.tile(np.arange(W, dtype=np.float32) + 0.5, (H, 1))
+    reduced = geometry.reduce(ramp)
+    expected = geometry.pixels(np.stack([columns] * 2, axis=-1))[..., 0]
+    np.testing.assert_allclose(reduced[:, 1:-2], expected[:, 1:-2], atol=0.3)
+
+
+def test_first_node_is_on_the_first_pixel() -> None:
+    """ResNets pad symmetrically: node (i, j) looks at pixel (8i, 8j)."""
+    np.testing.assert_allclose(PLAIN.cells(np.array([0.5, 8.5])), [0, 1])
+
+
+@pytest.mark.parametrize("seed", ["area", "bilinear", "nearest"])
+@pytest.mark.parametrize("output", ["argmax", "minmax"])
+@pytest.mark.parametrize("geometry", [PLAIN, SCALED])
+def test_masks_come_back(seed: str, output: str, geometry: Geometry) -> None:
+    """Ids with a gap survive; channels sum to one; the input is not changed."""
+    ids = np.zeros((H, W), dtype=np.uint8)
+    ids[ellipse(50, 40, 40, 30)] = 2
+    ids[ellipse(120, 60, 30, 30)] = 9
+    before = ids.copy()
+    codec = MaskCodec([9, 2], geometry, seed=seed, output=output)
+    labels = codec.encode(ids)
+    assert labels.shape == (3, *geometry.grid)
+    assert torch.allclose(labels.sum(0), torch.ones(geometry.grid), atol=1e-5)
+    result = codec.decode(labels, torch.full(geometry.grid, 0.8))
+    assert result.masks is not None
+    assert set(np.unique(result.masks)) == {0, 2, 9}
+    assert iou(result.masks == 2, ids == 2) > (0.85 if seed != "nearest" else 0.75)
+    assert result.confidence == pytest.approx({"2": 0.8, "9": 0.8})
+    np.testing.assert_array_equal(ids, before)
+
+
+def test_area_is_the_most_exact() -> None:
+    """Averaging over cells keeps more of the outline than sampling it."""
+    inside = ellipse(70, 50, 31, 23)
+    score = {}
+    for seed in ("area", "bilinear", "nearest"):
+        codec = MaskCodec([1], PLAIN, seed=seed)
+        masks = codec.decode(codec.encode(inside.astype(np.uint8)), SURE).masks
+        assert masks is not None
+        score[seed] = iou(masks == 1, inside)
+    assert score["area"] > 0.97
+    assert score["area"] > max(score["bilinear"], score["nearest"])
+
+
+def test_a_lost_object_has_no_confidence() -> None:
+    """Object 2 is nowhere the largest."""
+    codec = MaskCodec([1, 2], PLAIN)
+    labels = torch.zeros(3, *PLAIN.grid)
+    labels[1], labels[2] = 0.6, 0.4
+    assert codec.decode(labels, SURE).confidence == pytest.approx({"1": 0.8, "2": 0.0})
+
+
+def test_wrong_codecs() -> None:
+    """Our own mistakes raise ValueError."""
+    with pytest.raises(ValueError, match="object ids"):
+        MaskCodec([0, 1], PLAIN)
+    with pytest.raises(ValueError, match="seed 'cubic'"):
+        MaskCodec([1], PLAIN, seed="cubic")
+    with pytest.raises(ValueError, match="shape"):
+        MaskCodec([1], PLAIN).encode(np.zeros((W, H), dtype=np.uint8))
+    with pytest.raises(ValueError, match="dialect"):
+        KeypointCodec(["a"], PLAIN, dialect="coco")
+
+
+@pytest.mark.parametrize("geometry", [PLAIN, SCALED])
+def test_keypoints_come_back_to_a_fraction_of_a_pixel(geometry: Geometry) -> None:
+    """Sub-cell positions survive, also when the frame was resized for the encoder."""
+    xy = np.array([[60.3, 40.9], [101.0, 37.2], [np.nan, np.nan]], dtype=np.float32)
+    codec = KeypointCodec(["a", "b", "c"], geometry)
+    result = codec.decode(codec.encode(xy), torch.full(geometry.grid, 0.8))
+    assert result.keypoints is not None
+    np.testing.assert_allclose(result.keypoints[:2], xy[:2], atol=0.35)
+    assert np.isnan(result.keypoints[2]).all()
+    assert result.confidence["c"] == 0
+    assert result.confidence["a"] == pytest.approx(0.8, abs=0.01)
+
+
+def test_moved_keypoints_and_partial_correction() -> None:
+    """Whole cells moved is whole cells read; an unlabelled keypoint of a corrected frame keeps what arrived."""
+    xy = np.array([[60.3, 40.9], [101.0, 37.2]], dtype=np.float32)
+    codec = KeypointCodec(["a", "b"], PLAIN)
+    arrived = moved(codec.encode(xy), 2, -1)
+    points = codec.decode(arrived, SURE).keypoints
+    np.testing.assert_allclose(points, xy + [-8, 16], atol=0.1)
+    corrected = codec.encode(np.array([[20, 20], [np.nan, np.nan]], dtype=np.float32), arrived)
+    points = codec.decode(corrected, SURE).keypoints
+    np.testing.assert_allclose(points, [[20, 20], xy[1] + [-8, 16]], atol=0.1)
+
+
+def test_jhmdb_dialect_rounds_to_cells() -> None:
+    """The published dialect has a background and is coarser."""
+    codec = KeypointCodec(["a"], PLAIN, dialect="jhmdb")
+    labels = codec.encode(np.array([[60.3, 40.9]], dtype=np.float32))
+    assert labels.shape == (2, *PLAIN.grid)
+    points = codec.decode(labels, SURE).keypoints
+    assert points is not None
+    assert np.abs(points - [60.3, 40.9]).max() < 8
+
+
+@pytest.mark.parametrize("geometry", [PLAIN, SCALED])
+def test_boxes_come_back(geometry: Geometry) -> None:
+    """Boxes where they were; a lost one is NaN."""
+    xywh = np.array([[30.5, 20, 64, 50], [np.nan] * 4], dtype=np.float32)
+    codec = BoxCodec(["a", "b"], geometry)
+    result = codec.decode(codec.encode(xywh), torch.full(geometry.grid, 0.8))
+    assert result.boxes is not None
+    np.testing.assert_allclose(result.boxes[0], xywh[0], atol=0.6)
+    assert np.isnan(result.boxes[1]).all()
+    assert result.confidence["b"] == 0
+
+
+def test_boxes_move_grow_and_stay_inside() -> None:
+    """Shift by cells; twice the size from doubled positions; cut at the frame."""
+    xywh = np.array([[40, 24, 48, 40]], dtype=np.float32)
+    codec = BoxCodec(["a"], PLAIN)
+    labels = codec.encode(xywh)
+    boxes = codec.decode(moved(labels, 1, -2), SURE).boxes
+    np.testing.assert_allclose(boxes, [[24, 32, 48, 40]], atol=0.5)
+    boxes = codec.decode(moved(labels, 0, 9), SURE).boxes
+    assert boxes is not None
+    assert boxes[0, 0] + boxes[0, 2] <= W
+    partial = codec.encode(np.full((1, 4), np.nan, np.float32), moved(labels, 1, -2))
+    np.testing.assert_allclose(codec.decode(partial, SURE).boxes, [[24, 32, 48, 40]], atol=0.5)
+
+
+def test_robust_line_ignores_outliers() -> None:
+    """A third of the points moves differently."""
+    generator = np.random.default_rng(0)
+    source = generator.uniform(0, 10, 60)
+    target = 1.2 * source + 3 + generator.normal(0, 0.02, 60)
+    target[::3] = source[::3] - 2
+    slope, shift = robust_line(source, target, np.ones(60))
+    assert (slope, shift) == (pytest.approx(1.2, abs=0.02), pytest.approx(3, abs=0.1))
+    assert robust_line(np.ones(5), np.full(5, 4.0), np.ones(5)) == (1.0, pytest.approx(3))
+
+
+def test_texture_moves_with_its_cells() -> None:
+    """Rendered where it was painted, and eight pixels further after one cell."""
+    rgba = np.zeros((H, W, 4), dtype=np.uint8)
+    y, x = np.mgrid[0:H, 0:W]
+    painted = ellipse(70, 45, 36, 28)
+    rgba[painted] = np.stack([x * 255 // W, y * 255 // H, x * 0, np.full_like(x, 255)], -1)[painted].astype(
+        np.uint8
+    )
+    before = rgba.copy()
+    codec = TextureCodec(rgba, PLAIN)
+    labels = codec.encode(rgba)
+    core = ellipse(70, 45, 26, 18)
+    same = codec.decode(labels, SURE).texture
+    assert same is not None
+    assert np.abs(same[core].astype(int) - rgba[core]).max() <= 4
+    assert same[~ellipse(70, 45, 44, 36)][:, 3].max() == 0
+    shifted = codec.decode(moved(labels, 0, 1), SURE).texture
+    assert shifted is not None
+    assert np.abs(shifted[np.roll(core, 8, axis=1)].astype(int) - rgba[core]).max() <= 4
+    assert codec.decode(torch.zeros_like(labels), SURE).confidence == {"texture": 0.0}
+    np.testing.assert_array_equal(rgba, before)
