@@ -40,6 +40,7 @@ class AdaptConfig:
         clip_length=3,
         crop_size=128,
         crop_area=(0.1, 0.8),
+        reduction="masked_nodes",  # a small batch: its loss must not jump with how far the two crops overlap
         projector_hidden=512,
         projector_outputs=128,
         direct_weight=1.0,
@@ -141,6 +142,7 @@ def _train(
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lr_factor(schedule, steps))
     generator = torch.Generator(device).manual_seed(seed)
     batches = iter(stream)
+    smooth = 0.0
     with tqdm(total=steps, desc="adapt", unit="step", disable=not progress, dynamic_ncols=True) as bar:
         for step in range(1, steps + 1):
             views = {name: value.to(device, non_blocking=True) for name, value in next(batches).items()}
@@ -157,5 +159,6 @@ def _train(
             nn.utils.clip_grad_norm_(method.parameters(), config.clip)
             optimizer.step()
             scheduler.step()
-            bar.set_postfix_str(f"loss {value:.2f}", refresh=False)
+            smooth = value if step == 1 else 0.9 * smooth + 0.1 * value
+            bar.set_postfix_str(f"loss {smooth:.2f}", refresh=False)
             bar.update()

@@ -220,13 +220,16 @@ def export(config: TrainConfig, recipe: str, data: str, result: FitResult, path:
         "data": data,
         "seed": config.seed,
         "steps": result.step,
-        "metrics": result.last,
+        "metrics": {name: value for name, value in result.last.items() if name not in _SPEED},
         "averaged": config.ema > 0,
         "commit": commit(),
         "versions": {"retrace": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
     state = result.module.export_encoder().state_dict()
     encoders.save(encoders.from_state_dict(kept, state, name=recipe or config.method, card=card), path)
+
+
+_SPEED = {"clips_per_s", "loader_wait", "peak_memory_mb"}  # of the machine, not of the encoder
 
 
 def _without_paths(config: TrainConfig) -> TrainConfig:
