@@ -19,7 +19,6 @@ NOT_BUILT_YET = {
     "metrics_tapvid.npz",
     "metrics_vip.npz",
     "metrics_vip_spurious.npz",
-    "stfc3_crw.npz",
     "stfc3_vip.npz",
     "stt_f_local_correlation.npz",
     "stt_g_reconstruction.npz",
