@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import retrace
+from retrace import __version__
 from retrace.datasets.records import frame_files
 from retrace.encoders import Model, load, save
 from retrace.errors import RetraceError, UsageError
@@ -305,7 +305,7 @@ class Propagation:
             return {
                 "status": status,
                 **({"error": trouble} if trouble else {}),
-                "retrace": retrace.__version__,
+                "retrace": __version__,
                 "python": platform.python_version(),
                 "torch": torch.__version__,
                 "video": {
@@ -422,7 +422,7 @@ def propagate(
     folder = None
     if out is not None:
         fingerprint = {
-            "retrace version": retrace.__version__,
+            "retrace version": __version__,
             "video": video_identity(reader.path),
             "labels": f"{label_set.kind} {label_set.sha256}",
             "model": f"{loaded.name} {loaded.sha256}",
