@@ -21,7 +21,7 @@ from retrace.viz.curves import Panel, curves_figure
 from retrace.viz.figure import save_figure
 from retrace.viz.overlay import Overlay, colour_of
 
-SEED = 4  # four objects, one with limbs, that turn and cover each other
+SEED = 30  # three objects that stay in view and touch; one has limbs that bend
 HEIGHT, WIDTH = 272, 480
 FPS = 24.0
 
