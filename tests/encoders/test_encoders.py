@@ -1,0 +1,181 @@
+"""Encoders: sizes, positions, weights in and out; files that are no checkpoints."""
+
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from retrace import encoders
+from retrace.encoders import EncoderConfig, weights
+from retrace.encoders.model import LabPatches, Model, fingerprint
+from retrace.errors import RetraceError
+
+TINY = EncoderConfig(width=0.125, padding_mode="reflect")
+
+
+def tiny(name: str = "tiny") -> Model:
+    torch.manual_seed(1)
+    return encoders.from_state_dict(TINY, TINY.build().state_dict(), name=name, card={"method": "none"})
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
+@pytest.mark.parametrize(
+    ("strides", "cut"), [((1, 2, 1, 1), "layer3"), ((1, 2, 2, 2), "layer4"), ((1, 1, 1, 1), "layer2")]
+)
+def test_size_and_channels(architecture, strides, cut):
+    encoder = EncoderConfig(architecture, 0.125, strides, cut=cut).build().eval()
+    out = encoder(torch.randn(1, 3, 70, 101))
+    assert out.shape == (1, encoder.out_channels, -(-70 // encoder.stride), -(-101 // encoder.stride))
+
+
+def test_parameter_names_are_torchvisions():
+    names = set(EncoderConfig(cut="layer4").build().state_dict())
+    for name in (
+        "conv1.weight",
+        "bn1.running_mean",
+        "layer1.0.conv2.weight",
+        "layer2.0.downsample.0.weight",
+        "layer4.1.bn2.bias",
+    ):
+        assert name in names
+    assert "layer4.2.conv3.weight" in EncoderConfig("resnet50", cut="layer4").build().state_dict()
+
+
+def test_dilation_keeps_the_size():
+    config = EncoderConfig(width=0.125, strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4), cut="layer4")
+    assert config.build().eval()(torch.randn(1, 3, 64, 48)).shape[-2:] == (8, 6)
+
+
+def test_a_node_sits_on_its_pixel():
+    """The response to a bright pixel at (8i, 8j) is centred on node (i, j)."""
+    encoder = EncoderConfig(width=0.25, cut="layer3").build().eval()
+    for parameter in encoder.parameters():
+        parameter.data.abs_()  # positive weights: the response is a blob
+    image = torch.zeros(1, 3, 160, 128)
+    image[..., 80, 64] = 1
+    response = (encoder(image) - encoder(torch.zeros_like(image)))[0].sum(0)  # (h, w)
+    assert divmod(int(response.argmax()), response.shape[1]) == (10, 8)
+    ys = torch.arange(response.shape[0], dtype=torch.float32)
+    assert float((response.sum(1) * ys).sum() / response.sum()) == pytest.approx(10, abs=0.1)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_save_and_load(tmp_path, half):
+    model = tiny()
+    encoders.save(model, tmp_path / "m.safetensors", half=half)
+    loaded = encoders.load(tmp_path / "m.safetensors")
+    assert (loaded.name, loaded.stride, loaded.channels) == (model.name, model.stride, model.channels)
+    assert loaded.card["encoder"]["padding_mode"] == "reflect"
+    image = torch.randint(0, 255, (1, 3, 40, 56), dtype=torch.uint8)
+    torch.testing.assert_close(
+        loaded.features(image), model.features(image), atol=0.05 if half else 0, rtol=0
+    )
+    assert half or loaded.sha256 == model.sha256
+
+
+def test_load_torchvision_style_with_prefix_and_extra_keys(tmp_path):
+    state = EncoderConfig(width=0.25, cut="layer4").build().state_dict()
+    wrapped = {f"module.encoder.{key}": value for key, value in state.items()}
+    wrapped["module.encoder.fc.weight"] = torch.zeros(10, 3)
+    torch.save({"state_dict": wrapped, "epoch": 3}, tmp_path / "c.pth")
+    model = encoders.load(tmp_path / "c.pth")
+    assert model.card["encoder"]["width"] == 0.25
+    assert model.card["encoder"]["cut"] == "layer3"
+    assert "fc.weight" in model.card["unmatched"]
+    assert all(key.startswith(("layer4", "fc")) for key in model.card["unmatched"])
+    torch.testing.assert_close(
+        model.encoder.state_dict()["layer3.1.conv2.weight"], state["layer3.1.conv2.weight"]
+    )
+
+
+def test_match_names_every_difference():
+    own = TINY.build().state_dict()
+    given = dict(own)
+    del given["bn1.weight"]
+    given["extra"] = torch.zeros(1)
+    given["conv1.weight"] = torch.zeros(1)
+    unmatched = weights.match(own, given)
+    assert unmatched.missing == ("bn1.weight",)
+    assert unmatched.unexpected == ("extra",)
+    assert unmatched.misshapen[0].startswith("conv1.weight")
+    with pytest.raises(RetraceError, match="bn1.weight"):
+        encoders.from_state_dict(TINY, given, name="broken")
+
+
+class Evil:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.marker}",)
+
+
+def test_pickled_code_is_never_run(tmp_path):
+    marker = tmp_path / "was-run"
+    torch.save({"state_dict": Evil(marker)}, tmp_path / "evil.pth")
+    (tmp_path / "raw.pth").write_bytes(pickle.dumps(Evil(marker)))
+    for name in ("evil.pth", "raw.pth"):
+        with pytest.raises(RetraceError, match=r"never|no readable"):
+            encoders.load(tmp_path / name)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".ckpt"])
+@pytest.mark.parametrize("content", [b"", b"hello", bytes(range(256)) * 40])
+def test_files_that_are_no_checkpoints(tmp_path, suffix, content):
+    path = tmp_path / f"bad{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(RetraceError, match="bad"):
+        encoders.load(path)
+
+
+def test_truncated_checkpoints(tmp_path):
+    encoders.save(tiny(), tmp_path / "m.safetensors")
+    torch.save(TINY.build().state_dict(), tmp_path / "m.pth")
+    for name in ("m.safetensors", "m.pth"):
+        path = tmp_path / name
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        with pytest.raises(RetraceError, match="again"):
+            encoders.load(path)
+
+
+def test_a_checkpoint_without_an_encoder(tmp_path):
+    save_file({"w": torch.zeros(3)}, tmp_path / "w.safetensors")
+    with pytest.raises(RetraceError, match="no ResNet"):
+        encoders.load(tmp_path / "w.safetensors")
+
+
+def test_unknown_name():
+    with pytest.raises(RetraceError, match="lab-patches"):
+        encoders.load("no-such-model")
+
+
+def test_random_is_always_the_same_and_leaves_the_global_generator_alone():
+    torch.manual_seed(7)
+    before = torch.random.get_rng_state()
+    one, two = encoders.load("random:resnet18", config=TINY), encoders.load("random:resnet18", config=TINY)
+    assert one.sha256 == two.sha256
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert fingerprint(one.encoder) != fingerprint(tiny().encoder)
+
+
+def test_lab_patches_follow_the_pixels():
+    encoder = LabPatches()
+    image = torch.rand(1, 3, 61, 83, generator=torch.Generator().manual_seed(0))
+    out = encoder(image)
+    assert out.shape == (1, 27, 8, 11)
+    moved = encoder(image.roll((8, 16), (2, 3)))
+    a, b = out[..., 1:-3, 1:-4], moved[..., 2:-2, 3:-2]
+    a, b = a - a.mean((-2, -1), keepdim=True), b - b.mean((-2, -1), keepdim=True)
+    torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
+
+
+def test_features_take_uint8_and_float_alike():
+    model = tiny()
+    image = torch.randint(0, 255, (2, 3, 33, 47), dtype=torch.uint8)
+    torch.testing.assert_close(
+        model.features(image), model.features(image.float() / 255), atol=1e-4, rtol=1e-4
+    )
+    assert model.features(image).shape[-2:] == model.grid(33, 47)

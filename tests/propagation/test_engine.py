@@ -1,0 +1,168 @@
+"""The engine: context rules, exactness against stored-everything propagation, bounded memory, protocols."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from retrace import encoders
+from retrace.encoders import EncoderConfig
+from retrace.propagation.context import context_frames
+from retrace.propagation.engine import Propagator, resize_image, stretch
+from retrace.propagation.protocols import PROTOCOLS, Protocol
+from retrace.walk.readout import Rules, readout
+
+SMALL = Protocol("small", "test", 3, rules=Rules(0.1, 4, "disc", 3))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return encoders.load("random:resnet18", config=EncoderConfig(width=0.125))
+
+
+def frames(count: int) -> torch.Tensor:
+    return torch.randint(
+        0, 255, (count, 3, 40, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+
+
+def seed_labels(h: int = 5, w: int = 8) -> torch.Tensor:
+    labels = torch.rand(3, h, w, generator=torch.Generator().manual_seed(1))
+    return labels / labels.sum(0)
+
+
+@pytest.mark.parametrize(
+    ("recent", "add_first", "expected"),
+    [
+        ("repeated", True, {1: [0, 0, 0, 0], 2: [0, 0, 0, 1], 5: [0, 2, 3, 4]}),
+        ("repeated", False, {1: [0, 0, 0], 5: [2, 3, 4]}),
+        ("available", True, {1: [0, 0], 2: [0, 0, 1], 5: [0, 2, 3, 4]}),
+        ("without_first", True, {1: [0], 2: [0, 1], 3: [0, 1, 2], 5: [0, 2, 3, 4]}),
+    ],
+)
+def test_context(recent, add_first, expected):
+    for t, wanted in expected.items():
+        assert context_frames(t, 3, recent, add_first) == wanted
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        SMALL,
+        dataclasses.replace(SMALL, recent="available", window_first=True),
+        dataclasses.replace(SMALL, recent="without_first", num_context=2),
+        dataclasses.replace(SMALL, add_first=False),
+        dataclasses.replace(SMALL, num_context=0),
+        dataclasses.replace(SMALL, feed_back="minmax"),
+    ],
+    ids=range(6),
+)
+def test_the_ring_equals_storing_everything(model, protocol):
+    propagator = Propagator(model, protocol)
+    nodes = [propagator.encode(frame) for frame in frames(9)]
+    propagator.seed(nodes[0], seed_labels())
+    keys = torch.stack(nodes)
+    values = torch.zeros(9, 5, 8, 3)
+    values[0] = seed_labels().permute(1, 2, 0)
+    for t in range(1, 9):
+        step = propagator.step(nodes[t])
+        context = context_frames(t, protocol.num_context, protocol.recent, protocol.add_first)
+        free = [
+            protocol.add_first and not protocol.window_first and place == 0 for place in range(len(context))
+        ]
+        labels = readout(nodes[t], keys, values, context=context, free=free, rules=protocol.rules).labels
+        if protocol.feed_back == "minmax":
+            labels = stretch(labels.permute(2, 0, 1)).permute(1, 2, 0)
+        values[t] = labels
+        torch.testing.assert_close(step.labels.permute(1, 2, 0), labels)
+        assert step.confidence.shape == (5, 8)
+        assert ((step.confidence >= 0) & (step.confidence <= 1)).all()
+
+
+def test_a_still_video_keeps_its_labels(model):
+    propagator = Propagator(model, dataclasses.replace(SMALL, rules=Rules(0.01, 1, "disc", 3)))
+    nodes = propagator.encode(frames(1)[0])
+    propagator.seed(nodes, seed_labels())
+    for _ in range(6):
+        step = propagator.step(nodes)
+    torch.testing.assert_close(step.labels, seed_labels())
+
+
+def test_seeding_again_forgets(model):
+    propagator = Propagator(model, SMALL)
+    nodes = [propagator.encode(frame) for frame in frames(4)]
+    propagator.seed(nodes[0], seed_labels())
+    propagator.step(nodes[1])
+    propagator.seed(nodes[2], seed_labels().flip(0))
+    again = propagator.step(nodes[3]).labels
+    fresh = Propagator(model, SMALL)
+    fresh.seed(nodes[2], seed_labels().flip(0))
+    torch.testing.assert_close(again, fresh.step(nodes[3]).labels)
+
+
+def test_stored_frames_do_not_grow(model):
+    propagator = Propagator(model, SMALL)
+    nodes = propagator.encode(frames(1)[0])
+    propagator.seed(nodes, seed_labels())
+    sizes = set()
+    for _ in range(12):
+        propagator.step(nodes)
+        sizes.add((propagator._keys.numel(), propagator._values.numel()))
+    assert len(sizes) == 1
+    assert len(propagator._slots) <= SMALL.num_context + 1
+
+
+def test_wrong_order_and_wrong_grid(model):
+    propagator = Propagator(model, SMALL)
+    nodes = propagator.encode(frames(1)[0])
+    with pytest.raises(ValueError, match="seed"):
+        propagator.step(nodes)
+    with pytest.raises(ValueError, match="expected"):
+        propagator.seed(nodes, seed_labels(4, 8))
+    propagator.seed(nodes, seed_labels())
+    with pytest.raises(ValueError, match="nodes"):
+        propagator.step(nodes[:-1])
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_protocol_runs(model, name):
+    protocol = PROTOCOLS[name]
+    assert protocol.name == name
+    assert protocol.source
+    propagator = Propagator(model, protocol)
+    nodes = [propagator.encode(frame) for frame in frames(3)]
+    propagator.seed(nodes[0], seed_labels())
+    for frame in nodes[1:]:
+        step = propagator.step(frame)
+    assert torch.isfinite(step.labels).all()
+
+
+def test_bfloat16_is_near(model):
+    nodes = Propagator(model, SMALL).encode(frames(1)[0])
+    half = Propagator(model, SMALL, dtype=torch.bfloat16)
+    near = half.encode(frames(1)[0])
+    assert near.dtype == torch.bfloat16
+    torch.testing.assert_close(near.float(), nodes, atol=0.05, rtol=0)
+    half.seed(near, seed_labels())
+    assert half.step(near).labels.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("size", "expected"), [(None, (48, 80)), (24, (24, 40)), ((32, 40), (32, 40))])
+def test_resize(size, expected):
+    image = torch.randint(0, 255, (3, 48, 80), dtype=torch.uint8)
+    resized = resize_image(image, size)
+    assert resized.shape[-2:] == expected
+    assert resized.dtype == torch.uint8
+
+
+def test_stretch_leaves_empty_classes_alone():
+    labels = torch.tensor([[[0.2, 0.4]], [[0.0, 0.0]]])
+    assert torch.equal(stretch(labels), torch.tensor([[[0.0, 1.0]], [[0.0, 0.0]]]))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("recent", "all"), ("output", "max"), ("seed", "area"), ("num_context", -1)]
+)
+def test_protocol_refuses_what_means_nothing(field, value):
+    with pytest.raises(ValueError, match=field):
+        dataclasses.replace(SMALL, **{field: value})

@@ -1,0 +1,181 @@
+"""The readout equals the plain dense computation, in every dialect, for every tile."""
+
+import itertools
+
+import pytest
+import torch
+
+from retrace.walk import neighborhood
+from retrace.walk.nodes import normalise
+from retrace.walk.readout import Rules, _best, readout
+
+H, W, C, L = 7, 11, 12, 3
+
+
+def stored(frames: int = 4, dtype: torch.dtype = torch.float32, seed: int = 0):
+    generator = torch.Generator().manual_seed(seed)
+    keys = normalise(torch.randn(frames, H, W, C, generator=generator), -1).to(dtype)
+    query = normalise(torch.randn(H, W, C, generator=generator), -1).to(dtype)
+    values = torch.rand(frames, H, W, L, generator=generator)
+    return query, keys, values
+
+
+def dense(query, keys, values, context, free, rules: Rules):
+    """Full node x node affinity per context frame, masked, and everything sorted."""
+    inside = torch.ones(H * W, H * W, dtype=torch.bool)
+    if rules.radius is not None:
+        shape = neighborhood.disc if rules.shape == "disc" else neighborhood.square
+        inside = shape(H, W, rules.radius)
+    labels = torch.zeros(H * W, L)
+    similarity = torch.zeros(H * W)
+    frame_of = torch.arange(len(context)).repeat_interleave(H * W)
+    rows = values[context].reshape(-1, L)
+    allowed = torch.cat([torch.ones_like(inside) if unbound else inside for unbound in free], dim=1)
+    everything = query.view(-1, C).float() @ keys[context].reshape(-1, C).float().T
+    for i in range(H * W):
+        scores = everything[i].masked_fill(~allowed[i], -torch.inf)
+        keep = torch.zeros(len(scores), dtype=torch.bool)
+        groups = [frame_of >= 0] if rules.joint else [frame_of == place for place in range(len(context))]
+        weights = torch.zeros(len(scores))
+        for group in groups:
+            (members,) = torch.where(group & allowed[i])
+            k = len(members) if rules.top_k is None else min(rules.top_k, len(members))
+            keep[members[scores[members].topk(k).indices]] = True
+            if rules.softmax == "frame":
+                weights[members] = (scores[members] / rules.temperature).softmax(0) / len(context)
+        if rules.softmax == "kept":
+            weights = (scores / rules.temperature).masked_fill(~keep, -torch.inf).softmax(0)
+        else:
+            weights = weights * keep
+        labels[i] = weights @ rows
+        similarity[i] = (weights * scores.masked_fill(weights == 0, 0)).sum()
+    return labels.view(H, W, L), similarity.view(H, W)
+
+
+DIALECTS = [
+    Rules(0.07, 10, "disc", 3),
+    Rules(0.07, 10, "disc", 3.5),
+    Rules(0.07, 5, "square", 2),
+    Rules(0.1, 4, "disc", None),
+    Rules(0.2, None, "disc", 3),
+    Rules(0.07, None, "disc", None),
+    Rules(0.07, 3, "square", 2, joint=False),
+    Rules(0.07, 10, "disc", 1.0),  # the window is the cell itself: fewer candidates than k
+]
+
+
+@pytest.mark.parametrize("rules", DIALECTS, ids=repr)
+@pytest.mark.parametrize("tile", [(2, 3), (4, 16), None])
+def test_equals_dense(rules, tile):
+    query, keys, values = stored()
+    context, free = [0, 0, 3, 1], [True, False, False, False]
+    reading = readout(query, keys, values, context=context, free=free, rules=rules, tile=tile)
+    labels, similarity = dense(query, keys, values, context, free, rules)
+    torch.testing.assert_close(reading.labels, labels, atol=1e-5, rtol=0)
+    if rules.joint:
+        torch.testing.assert_close(reading.similarity, similarity, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("radius", [None, 3])
+def test_frame_softmax_equals_dense(radius):
+    """TimeCycle: full softmax per frame, top-k weights not renormalised, divided by the number of frames."""
+    rules = Rules(512**-0.5, 5, "disc", radius, joint=False, softmax="frame")
+    query, keys, values = stored()
+    context, free = [0, 2, 3], [False, False, True]
+    reading = readout(query, keys, values, context=context, free=free, rules=rules, tile=(3, 4))
+    labels, _ = dense(query, keys, values, context, free, rules)
+    torch.testing.assert_close(reading.labels, labels, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_near(dtype):
+    query, keys, values = stored()
+    rules = Rules(0.2, None, "disc", 4)  # without top-k a rounded affinity cannot swap a neighbour in
+    arguments = {"context": [0, 1, 2], "free": [True, False, False], "rules": rules}
+    exact = readout(query, keys, values, **arguments)
+    near = readout(query.to(dtype), keys.to(dtype), values, **arguments)
+    assert near.labels.dtype == torch.float32
+    torch.testing.assert_close(near.labels, exact.labels, atol=0.02, rtol=0)
+
+
+def test_ties_are_kept_all_of_them():
+    """DINO: every node that ties with the k-th is kept. Two equal frames make every affinity a tie."""
+    query, keys, values = stored()
+    keys[1] = keys[0]
+    rules = Rules(0.1, 1, "square", 2, keep_ties=True)
+    reading = readout(query, keys, values, context=[0, 1], free=[False, False], rules=rules)
+    pairs = readout(
+        query, keys, values, context=[0, 1], free=[False, False], rules=Rules(0.1, 2, "square", 2)
+    )
+    torch.testing.assert_close(reading.labels, pairs.labels)
+    single = readout(query, keys, values, context=[0, 2], free=[False, False], rules=rules)
+    labels, _ = dense(query, keys, values, [0, 2], [False, False], rules)
+    torch.testing.assert_close(single.labels, labels)
+
+
+def test_any_subset_of_frames_may_be_free():
+    query, keys, values = stored()
+    rules = Rules(0.07, 6, "disc", 2)
+    for free in itertools.product([False, True], repeat=3):
+        reading = readout(query, keys, values, context=[2, 0, 1], free=free, rules=rules, tile=(3, 5))
+        labels, _ = dense(query, keys, values, [2, 0, 1], free, rules)
+        torch.testing.assert_close(reading.labels, labels, atol=1e-5, rtol=0)
+
+
+def test_weights_sum_to_one_and_stay_in_range():
+    query, keys, values = stored()
+    ones = torch.ones_like(values[..., :1])
+    reading = readout(query, keys, torch.cat([values, ones], -1), context=[1], free=[False], rules=Rules())
+    torch.testing.assert_close(reading.labels[..., -1], torch.ones(H, W))
+    assert reading.labels.min() >= 0
+    assert reading.labels.max() <= 1 + 1e-6
+
+
+def test_a_frame_reads_itself():
+    query, keys, values = stored()
+    reading = readout(
+        keys[2].clone(), keys, values, context=[2], free=[False], rules=Rules(0.01, 1, "disc", 3)
+    )
+    torch.testing.assert_close(reading.labels, values[2])
+    torch.testing.assert_close(reading.similarity, torch.ones(H, W))
+
+
+@pytest.mark.parametrize(("n", "group", "k"), [(120, 6, 5), (120, 40, 10), (30, 3, 10), (8, 4, 10)])
+def test_best_is_exact(n, group, k):
+    scores = torch.randn(n, 17, generator=torch.Generator().manual_seed(1))
+    values, rows = _best(scores, k, group)
+    expected = scores.t().topk(min(k, n), dim=1)
+    assert torch.equal(values, expected.values)
+    assert torch.equal(scores.t().gather(1, rows), values)
+
+
+def test_arguments_stay_as_they_were():
+    query, keys, values = stored()
+    before = [query.clone(), keys.clone(), values.clone()]
+    readout(query, keys, values, context=[0, 1], free=[True, False], rules=Rules())
+    for old, new in zip(before, [query, keys, values], strict=True):
+        assert torch.equal(old, new)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"temperature": 0.0}, "temperature"),
+        ({"top_k": 0}, "top_k"),
+        ({"shape": "circle"}, "shape"),
+        ({"radius": 0.0}, "radius"),
+        ({"softmax": "all"}, "softmax"),
+        ({"softmax": "frame"}, "joint=False"),
+    ],
+)
+def test_rules_refuse_what_means_nothing(arguments, word):
+    with pytest.raises(ValueError, match=word):
+        Rules(**arguments)
+
+
+def test_shapes_are_checked():
+    query, keys, values = stored()
+    with pytest.raises(ValueError, match="expected"):
+        readout(query[:-1], keys, values, context=[0], free=[False], rules=Rules())
+    with pytest.raises(ValueError, match="at least one"):
+        readout(query, keys, values, context=[], free=[], rules=Rules())
