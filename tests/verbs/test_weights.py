@@ -86,7 +86,7 @@ def test_pickled_code_is_never_run(tmp_path: Path) -> None:
     """Refused with a sentence; the code's trace is not there. As a zip archive and as a bare pickle."""
     trace = tmp_path / "trace"
     torch.save({"state_dict": Bomb(trace)}, tmp_path / "bomb.pth")
-    (tmp_path / "bare.pth").write_bytes(pickle.dumps(Bomb(trace)))
+    (tmp_path / "bare.pth").write_bytes(pickle.dumps(Bomb(trace), protocol=2))
     for name in ("bomb.pth", "bare.pth"):
         with pytest.raises(RetraceError, match="never does"):
             weights.inspect(tmp_path / name)
