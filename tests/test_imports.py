@@ -34,7 +34,7 @@ LAW: dict[str, set[str]] = {
     "datasets": set(),
     "formats": {RECORDS},
     "encoders": {"walk"},
-    "video": {RECORDS},
+    "video": {RECORDS, "walk.warp"},
     "synthetic": {"walk.warp", RECORDS},
     "methods": {"walk", "encoders", "video.transforms"},
     "propagation": {"walk", "encoders"},

@@ -10,7 +10,7 @@ from retrace.errors import RetraceError
 
 @contextmanager
 def atomic_path(final: str | Path) -> Iterator[Path]:
-    """Yield a temporary sibling of `final`; rename it onto `final` when the block ends well, remove it when it does not.
+    """Yield a temporary sibling of `final`; rename it onto `final` when the block ends well, else remove it.
 
     The temporary name keeps the suffix of `final`, because writers choose a format by suffix.
 

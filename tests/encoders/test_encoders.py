@@ -16,6 +16,7 @@ TINY = EncoderConfig(width=0.125, padding_mode="reflect")
 
 
 def tiny(name: str = "tiny") -> Model:
+    """Tiny."""
     torch.manual_seed(1)
     return encoders.from_state_dict(TINY, TINY.build().state_dict(), name=name, card={"method": "none"})
 
@@ -25,12 +26,14 @@ def tiny(name: str = "tiny") -> Model:
     ("strides", "cut"), [((1, 2, 1, 1), "layer3"), ((1, 2, 2, 2), "layer4"), ((1, 1, 1, 1), "layer2")]
 )
 def test_size_and_channels(architecture, strides, cut):
+    """Size and channels."""
     encoder = EncoderConfig(architecture, 0.125, strides, cut=cut).build().eval()
     out = encoder(torch.randn(1, 3, 70, 101))
     assert out.shape == (1, encoder.out_channels, -(-70 // encoder.stride), -(-101 // encoder.stride))
 
 
 def test_parameter_names_are_torchvisions():
+    """Parameter names are torchvisions."""
     names = set(EncoderConfig(cut="layer4").build().state_dict())
     for name in (
         "conv1.weight",
@@ -44,6 +47,7 @@ def test_parameter_names_are_torchvisions():
 
 
 def test_dilation_keeps_the_size():
+    """Dilation keeps the size."""
     config = EncoderConfig(width=0.125, strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4), cut="layer4")
     assert config.build().eval()(torch.randn(1, 3, 64, 48)).shape[-2:] == (8, 6)
 
@@ -55,14 +59,16 @@ def test_a_node_sits_on_its_pixel():
         parameter.data.abs_()  # positive weights: the response is a blob
     image = torch.zeros(1, 3, 160, 128)
     image[..., 80, 64] = 1
-    response = (encoder(image) - encoder(torch.zeros_like(image)))[0].sum(0)  # (h, w)
+    with torch.no_grad():
+        response = (encoder(image) - encoder(torch.zeros_like(image)))[0].sum(0)  # (h, w)
     assert divmod(int(response.argmax()), response.shape[1]) == (10, 8)
     ys = torch.arange(response.shape[0], dtype=torch.float32)
-    assert float((response.sum(1) * ys).sum() / response.sum()) == pytest.approx(10, abs=0.1)
+    assert ((response.sum(1) * ys).sum() / response.sum()).item() == pytest.approx(10, abs=0.1)
 
 
 @pytest.mark.parametrize("half", [False, True])
 def test_save_and_load(tmp_path, half):
+    """Save and load."""
     model = tiny()
     encoders.save(model, tmp_path / "m.safetensors", half=half)
     loaded = encoders.load(tmp_path / "m.safetensors")
@@ -76,6 +82,7 @@ def test_save_and_load(tmp_path, half):
 
 
 def test_load_torchvision_style_with_prefix_and_extra_keys(tmp_path):
+    """Load torchvision style with prefix and extra keys."""
     state = EncoderConfig(width=0.25, cut="layer4").build().state_dict()
     wrapped = {f"module.encoder.{key}": value for key, value in state.items()}
     wrapped["module.encoder.fc.weight"] = torch.zeros(10, 3)
@@ -91,6 +98,7 @@ def test_load_torchvision_style_with_prefix_and_extra_keys(tmp_path):
 
 
 def test_match_names_every_difference():
+    """Match names every difference."""
     own = TINY.build().state_dict()
     given = dict(own)
     del given["bn1.weight"]
@@ -105,14 +113,19 @@ def test_match_names_every_difference():
 
 
 class Evil:
+    """Evil."""
+
     def __init__(self, marker):
+        """Init."""
         self.marker = marker
 
     def __reduce__(self):
+        """Reduce."""
         return os.system, (f"touch {self.marker}",)
 
 
 def test_pickled_code_is_never_run(tmp_path):
+    """Pickled code is never run."""
     marker = tmp_path / "was-run"
     torch.save({"state_dict": Evil(marker)}, tmp_path / "evil.pth")
     (tmp_path / "raw.pth").write_bytes(pickle.dumps(Evil(marker)))
@@ -125,6 +138,7 @@ def test_pickled_code_is_never_run(tmp_path):
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".ckpt"])
 @pytest.mark.parametrize("content", [b"", b"hello", bytes(range(256)) * 40])
 def test_files_that_are_no_checkpoints(tmp_path, suffix, content):
+    """Files that are no checkpoints."""
     path = tmp_path / f"bad{suffix}"
     path.write_bytes(content)
     with pytest.raises(RetraceError, match="bad"):
@@ -132,6 +146,7 @@ def test_files_that_are_no_checkpoints(tmp_path, suffix, content):
 
 
 def test_truncated_checkpoints(tmp_path):
+    """Truncated checkpoints."""
     encoders.save(tiny(), tmp_path / "m.safetensors")
     torch.save(TINY.build().state_dict(), tmp_path / "m.pth")
     for name in ("m.safetensors", "m.pth"):
@@ -142,17 +157,20 @@ def test_truncated_checkpoints(tmp_path):
 
 
 def test_a_checkpoint_without_an_encoder(tmp_path):
+    """A checkpoint without an encoder."""
     save_file({"w": torch.zeros(3)}, tmp_path / "w.safetensors")
     with pytest.raises(RetraceError, match="no ResNet"):
         encoders.load(tmp_path / "w.safetensors")
 
 
 def test_unknown_name():
+    """Unknown name."""
     with pytest.raises(RetraceError, match="lab-patches"):
         encoders.load("no-such-model")
 
 
 def test_random_is_always_the_same_and_leaves_the_global_generator_alone():
+    """Random is always the same and leaves the global generator alone."""
     torch.manual_seed(7)
     before = torch.random.get_rng_state()
     one, two = encoders.load("random:resnet18", config=TINY), encoders.load("random:resnet18", config=TINY)
@@ -162,6 +180,7 @@ def test_random_is_always_the_same_and_leaves_the_global_generator_alone():
 
 
 def test_lab_patches_follow_the_pixels():
+    """Lab patches follow the pixels."""
     encoder = LabPatches()
     image = torch.rand(1, 3, 61, 83, generator=torch.Generator().manual_seed(0))
     out = encoder(image)
@@ -173,6 +192,7 @@ def test_lab_patches_follow_the_pixels():
 
 
 def test_features_take_uint8_and_float_alike():
+    """Features take uint8 and float alike."""
     model = tiny()
     image = torch.randint(0, 255, (2, 3, 33, 47), dtype=torch.uint8)
     torch.testing.assert_close(

@@ -23,14 +23,17 @@ SMALL = STFC3Config(clip_length=3, crop_size=32, projector_hidden=8, projector_o
 
 
 def generator(seed: int = 0) -> torch.Generator:
+    """Generator."""
     return torch.Generator().manual_seed(seed)
 
 
 def features(batch=1, length=3, channels=4, h=3, w=4, seed=0) -> torch.Tensor:
+    """Features."""
     return torch.randn(batch, length, channels, h, w, generator=generator(seed), dtype=torch.float64)
 
 
 def smooth_clip(length=3, height=60, width=90) -> torch.Tensor:
+    """Smooth clip."""
     ys, xs = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     frame = torch.stack([2 * xs, 3 * ys, xs + ys]).to(torch.uint8)
     return frame.expand(length, 3, height, width).contiguous()
@@ -38,6 +41,7 @@ def smooth_clip(length=3, height=60, width=90) -> torch.Tensor:
 
 @pytest.mark.parametrize("window", [(1.0, 1.0), (0.4, 0.8)])
 def test_backward_crop_is_the_forward_crop_read_through_the_matrix(window):
+    """Backward crop is the forward crop read through the matrix."""
     config = dataclasses.replace(SMALL, colour="none", crop_area=(0.3, 1.0), window_area=window)
     clip = smooth_clip()
     clip[1] = 0  # tells reversed time
@@ -54,6 +58,7 @@ def test_backward_crop_is_the_forward_crop_read_through_the_matrix(window):
 
 
 def test_views_repeat_with_the_generator_and_pickle():
+    """Views repeat with the generator and pickle."""
     views = pickle.loads(pickle.dumps(STFC3Views(dataclasses.replace(SMALL, frame_jitter=True))))
     one, two, other = (views(smooth_clip(), generator(seed)) for seed in (5, 5, 6))
     assert all(torch.equal(one[key], two[key]) for key in one)
@@ -61,6 +66,7 @@ def test_views_repeat_with_the_generator_and_pickle():
 
 
 def test_views_do_not_write_into_the_clip():
+    """Views do not write into the clip."""
     clip = smooth_clip()
     before = clip.clone()
     STFC3Views(SMALL)(clip, generator())
@@ -88,6 +94,7 @@ def loops(forward, backward, reading, config):
 
 
 def test_loss_is_the_papers_by_loops():
+    """Loss is the papers by loops."""
     forward, backward = features(batch=2), features(batch=2, seed=1)
     reading = torch.tensor(
         [[[0.7, 0, 0.2], [0, 0.8, -0.1]], [[-1.2, 0, 0.1], [0, 1.1, 0.3]]], dtype=torch.float64
@@ -106,6 +113,7 @@ def test_loss_is_the_papers_by_loops():
     ],
 )
 def test_gradients(config):
+    """Gradients."""
     reading = torch.tensor([[[0.7, 0, 0.2], [0, 0.8, -0.1]]], dtype=torch.float64)
     inputs = (features().requires_grad_(), features(seed=1).requires_grad_())
     assert torch.autograd.gradcheck(lambda f, g: stfc3_loss(f, g, reading, config).total, inputs)
@@ -123,6 +131,7 @@ def test_fc3_gradients_and_collapse():
 
 
 def test_fc3_is_stfc3_without_its_turn_by_loops():
+    """Fc3 is stfc3 without its turn by loops."""
     feat = features(length=4)
     config = dataclasses.replace(SMALL, clip_length=4, temperature=0.4)
     nodes = torch.nn.functional.normalize(feat[0], dim=1).flatten(2).transpose(1, 2)  # (T, N, C)
@@ -139,6 +148,7 @@ def test_fc3_is_stfc3_without_its_turn_by_loops():
 @pytest.mark.parametrize("variant", ["stfc3", "fc3"])
 @pytest.mark.parametrize("padding_mode", ["zeros", "reflect", "replicate", "none"])
 def test_module_trains(variant, padding_mode):
+    """Module trains."""
     size = 224 if padding_mode == "none" else 32
     config = dataclasses.replace(SMALL, variant=variant, crop_size=size, edge_dropout=0.1, direct_weight=1.0)
     torch.manual_seed(0)
@@ -157,5 +167,6 @@ def test_module_trains(variant, padding_mode):
     [("variant", "crw"), ("colour", "loud"), ("cycles", "all"), ("clip_length", 1), ("temperature", 0.0)],
 )
 def test_config_refuses_what_means_nothing(field, value):
+    """Config refuses what means nothing."""
     with pytest.raises(ValueError, match=field):
         dataclasses.replace(SMALL, **{field: value})

@@ -17,16 +17,19 @@ SMALL = Protocol("small", "test", 3, rules=Rules(0.1, 4, "disc", 3))
 
 @pytest.fixture(scope="module")
 def model():
+    """Model."""
     return encoders.load("random:resnet18", config=EncoderConfig(width=0.125))
 
 
 def frames(count: int) -> torch.Tensor:
+    """Frames."""
     return torch.randint(
         0, 255, (count, 3, 40, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
 
 
 def seed_labels(h: int = 5, w: int = 8) -> torch.Tensor:
+    """Seed labels."""
     labels = torch.rand(3, h, w, generator=torch.Generator().manual_seed(1))
     return labels / labels.sum(0)
 
@@ -41,6 +44,7 @@ def seed_labels(h: int = 5, w: int = 8) -> torch.Tensor:
     ],
 )
 def test_context(recent, add_first, expected):
+    """Context."""
     for t, wanted in expected.items():
         assert context_frames(t, 3, recent, add_first) == wanted
 
@@ -58,6 +62,7 @@ def test_context(recent, add_first, expected):
     ids=range(6),
 )
 def test_the_ring_equals_storing_everything(model, protocol):
+    """The ring equals storing everything."""
     propagator = Propagator(model, protocol)
     nodes = [propagator.encode(frame) for frame in frames(9)]
     propagator.seed(nodes[0], seed_labels())
@@ -80,6 +85,7 @@ def test_the_ring_equals_storing_everything(model, protocol):
 
 
 def test_a_still_video_keeps_its_labels(model):
+    """A still video keeps its labels."""
     propagator = Propagator(model, dataclasses.replace(SMALL, rules=Rules(0.01, 1, "disc", 3)))
     nodes = propagator.encode(frames(1)[0])
     propagator.seed(nodes, seed_labels())
@@ -89,6 +95,7 @@ def test_a_still_video_keeps_its_labels(model):
 
 
 def test_seeding_again_forgets(model):
+    """Seeding again forgets."""
     propagator = Propagator(model, SMALL)
     nodes = [propagator.encode(frame) for frame in frames(4)]
     propagator.seed(nodes[0], seed_labels())
@@ -101,6 +108,7 @@ def test_seeding_again_forgets(model):
 
 
 def test_stored_frames_do_not_grow(model):
+    """Stored frames do not grow."""
     propagator = Propagator(model, SMALL)
     nodes = propagator.encode(frames(1)[0])
     propagator.seed(nodes, seed_labels())
@@ -113,6 +121,7 @@ def test_stored_frames_do_not_grow(model):
 
 
 def test_wrong_order_and_wrong_grid(model):
+    """Wrong order and wrong grid."""
     propagator = Propagator(model, SMALL)
     nodes = propagator.encode(frames(1)[0])
     with pytest.raises(ValueError, match="seed"):
@@ -126,6 +135,7 @@ def test_wrong_order_and_wrong_grid(model):
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_every_protocol_runs(model, name):
+    """Every protocol runs."""
     protocol = PROTOCOLS[name]
     assert protocol.name == name
     assert protocol.source
@@ -138,6 +148,7 @@ def test_every_protocol_runs(model, name):
 
 
 def test_bfloat16_is_near(model):
+    """Bfloat16 is near."""
     nodes = Propagator(model, SMALL).encode(frames(1)[0])
     half = Propagator(model, SMALL, dtype=torch.bfloat16)
     near = half.encode(frames(1)[0])
@@ -149,6 +160,7 @@ def test_bfloat16_is_near(model):
 
 @pytest.mark.parametrize(("size", "expected"), [(None, (48, 80)), (24, (24, 40)), ((32, 40), (32, 40))])
 def test_resize(size, expected):
+    """Resize."""
     image = torch.randint(0, 255, (3, 48, 80), dtype=torch.uint8)
     resized = resize_image(image, size)
     assert resized.shape[-2:] == expected
@@ -156,6 +168,7 @@ def test_resize(size, expected):
 
 
 def test_stretch_leaves_empty_classes_alone():
+    """Stretch leaves empty classes alone."""
     labels = torch.tensor([[[0.2, 0.4]], [[0.0, 0.0]]])
     assert torch.equal(stretch(labels), torch.tensor([[[0.0, 1.0]], [[0.0, 0.0]]]))
 
@@ -164,5 +177,6 @@ def test_stretch_leaves_empty_classes_alone():
     ("field", "value"), [("recent", "all"), ("output", "max"), ("seed", "area"), ("num_context", -1)]
 )
 def test_protocol_refuses_what_means_nothing(field, value):
+    """Protocol refuses what means nothing."""
     with pytest.raises(ValueError, match=field):
         dataclasses.replace(SMALL, **{field: value})

@@ -22,12 +22,14 @@ NAMES = ("stfc3_loss.npz", "stfc3_loss_small.npz")
 
 
 def tensors(data) -> dict[str, Tensor]:
+    """Tensors."""
     return {
         key: torch.from_numpy(np.asarray(value)) for key, value in data.items() if value.dtype.kind in "fiu"
     }
 
 
 def released(data, target: str) -> STFC3Config:
+    """Released."""
     radius, norm = TARGETS[target]
     return STFC3Config(
         clip_length=data["feat_forward"].shape[1],
@@ -43,6 +45,7 @@ def released(data, target: str) -> STFC3Config:
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", NAMES)
 def test_released_loss_and_accuracy(reference, name, target):
+    """Released loss and accuracy."""
     data = tensors(reference(name))
     losses = stfc3_loss(
         data["feat_forward"], data["feat_backward"], data["affine_f2b"], released(data, target)
@@ -53,6 +56,7 @@ def test_released_loss_and_accuracy(reference, name, target):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_warped_features_mask_and_cycles(reference, name):
+    """Warped features mask and cycles."""
     data = tensors(reference(name))
     h, w = data["grid_hw"].tolist()
     count = data["warped_feat"].shape[1]
@@ -101,6 +105,7 @@ def test_paper_loss_on_the_same_cycles(reference, name):
 
 
 def test_gradients_and_labels(reference):
+    """Gradients and labels."""
     data = tensors(reference("stfc3_loss_small.npz"))
     forward = data["feat_forward"].clone().requires_grad_()
     backward = data["feat_backward"].clone().requires_grad_()
@@ -114,6 +119,7 @@ def test_gradients_and_labels(reference):
 
 
 def test_affine_matrices_and_masks(reference):
+    """Affine matrices and masks."""
     data = tensors(reference("stfc3_affine.npz"))
     size, grid = int(data["size"]), int(data["feature_size"])
     matrices = {
@@ -159,17 +165,20 @@ def named_weights(module: nn.Module, prefix: str, names: dict[str, str]) -> None
 
 
 def encoder(prefix: str, padding_mode: str, cut: str) -> ResNet:
+    """Encoder."""
     built = EncoderConfig(cut=cut, padding_mode=padding_mode).build()
     named_weights(built, prefix, {})
     return built.eval()
 
 
 def image(array: np.ndarray) -> Tensor:
+    """Image."""
     return torch.from_numpy(array).movedim(-1, -3).float() / 255
 
 
 @torch.no_grad()
 def test_encoder(reference):
+    """Encoder."""
     data = reference("stfc3_encoder.npz")
     prefix = str(data["weight_prefix"])
     x = image(data["image"])[None]
@@ -182,6 +191,7 @@ def test_encoder(reference):
 
 @torch.no_grad()
 def test_projector(reference):
+    """Projector."""
     data = reference("stfc3_encoder.npz")
     prefix = str(data["weight_prefix"])
     backbone = encoder(prefix, "reflect", "layer4")
@@ -212,6 +222,7 @@ def test_patch_nodes(reference):
 
 @pytest.mark.parametrize("suffix", ["t05", "t07"])
 def test_crw_palindromes(reference, suffix):
+    """Crw palindromes."""
     data = tensors(reference("stfc3_crw.npz"))
     q = data["q"].clone().requires_grad_()
     nodes = q.permute(0, 2, 3, 1)  # (B, T, N, C)
@@ -240,6 +251,7 @@ def test_crw_palindromes(reference, suffix):
 
 @pytest.mark.parametrize("name", ["stfc3_labelprop.npz", "stfc3_labelprop_rect.npz"])
 def test_label_propagation(reference, name):
+    """Label propagation."""
     data = tensors(reference(name))
     nodes = normalise(data["feats"], 0).permute(1, 2, 3, 0).contiguous()  # (T, h, w, C)
     configs = sorted(int(key.removeprefix("cfg_")) for key in data if key.startswith("cfg_"))

@@ -64,7 +64,9 @@ def make_video(tmp_path: Path) -> Callable[..., Path]:
         with av.open(str(path), "w", options=container_options or {}) as container:
             stream = container.add_stream(codec, rate=rate, options=options or {})
             stream.height, stream.width, stream.pix_fmt = height, width, pix_fmt
-            stream.codec_context.thread_count = 1  # the same bytes every time, so damage falls in the same place
+            stream.codec_context.thread_count = (
+                1  # the same bytes every time, so damage falls in the same place
+            )
             for index in range(frames):
                 image = numbered_frame(index, height, width)
                 if noise:  # makes the file large enough to be damaged in a chosen place

@@ -13,6 +13,7 @@ H, W, C, L = 7, 11, 12, 3
 
 
 def stored(frames: int = 4, dtype: torch.dtype = torch.float32, seed: int = 0):
+    """Stored."""
     generator = torch.Generator().manual_seed(seed)
     keys = normalise(torch.randn(frames, H, W, C, generator=generator), -1).to(dtype)
     query = normalise(torch.randn(H, W, C, generator=generator), -1).to(dtype)
@@ -67,6 +68,7 @@ DIALECTS = [
 @pytest.mark.parametrize("rules", DIALECTS, ids=repr)
 @pytest.mark.parametrize("tile", [(2, 3), (4, 16), None])
 def test_equals_dense(rules, tile):
+    """Equals dense."""
     query, keys, values = stored()
     context, free = [0, 0, 3, 1], [True, False, False, False]
     reading = readout(query, keys, values, context=context, free=free, rules=rules, tile=tile)
@@ -89,6 +91,7 @@ def test_frame_softmax_equals_dense(radius):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_near(dtype):
+    """Half precision is near."""
     query, keys, values = stored()
     rules = Rules(0.2, None, "disc", 4)  # without top-k a rounded affinity cannot swap a neighbour in
     arguments = {"context": [0, 1, 2], "free": [True, False, False], "rules": rules}
@@ -114,6 +117,7 @@ def test_ties_are_kept_all_of_them():
 
 
 def test_any_subset_of_frames_may_be_free():
+    """Any subset of frames may be free."""
     query, keys, values = stored()
     rules = Rules(0.07, 6, "disc", 2)
     for free in itertools.product([False, True], repeat=3):
@@ -123,6 +127,7 @@ def test_any_subset_of_frames_may_be_free():
 
 
 def test_weights_sum_to_one_and_stay_in_range():
+    """Weights sum to one and stay in range."""
     query, keys, values = stored()
     ones = torch.ones_like(values[..., :1])
     reading = readout(query, keys, torch.cat([values, ones], -1), context=[1], free=[False], rules=Rules())
@@ -132,6 +137,7 @@ def test_weights_sum_to_one_and_stay_in_range():
 
 
 def test_a_frame_reads_itself():
+    """A frame reads itself."""
     query, keys, values = stored()
     reading = readout(
         keys[2].clone(), keys, values, context=[2], free=[False], rules=Rules(0.01, 1, "disc", 3)
@@ -142,6 +148,7 @@ def test_a_frame_reads_itself():
 
 @pytest.mark.parametrize(("n", "group", "k"), [(120, 6, 5), (120, 40, 10), (30, 3, 10), (8, 4, 10)])
 def test_best_is_exact(n, group, k):
+    """Best is exact."""
     scores = torch.randn(n, 17, generator=torch.Generator().manual_seed(1))
     values, rows = _best(scores, k, group)
     expected = scores.t().topk(min(k, n), dim=1)
@@ -150,6 +157,7 @@ def test_best_is_exact(n, group, k):
 
 
 def test_arguments_stay_as_they_were():
+    """Arguments stay as they were."""
     query, keys, values = stored()
     before = [query.clone(), keys.clone(), values.clone()]
     readout(query, keys, values, context=[0, 1], free=[True, False], rules=Rules())
@@ -169,11 +177,13 @@ def test_arguments_stay_as_they_were():
     ],
 )
 def test_rules_refuse_what_means_nothing(arguments, word):
+    """Rules refuse what means nothing."""
     with pytest.raises(ValueError, match=word):
         Rules(**arguments)
 
 
 def test_shapes_are_checked():
+    """Shapes are checked."""
     query, keys, values = stored()
     with pytest.raises(ValueError, match="expected"):
         readout(query[:-1], keys, values, context=[0], free=[False], rules=Rules())

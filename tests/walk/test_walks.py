@@ -10,14 +10,17 @@ from retrace.walk.affinity import affinity, transition
 
 
 def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    """Draw."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def steps(count: int, n: int = 6, batch: int = 2) -> list[torch.Tensor]:
+    """Steps."""
     return [draw(batch, n, n, seed=i).softmax(-1) for i in range(count)]
 
 
 def test_nodes_go_row_by_row_and_back():
+    """Nodes go row by row and back."""
     feature_map = draw(2, 3, 4, 5)
     flat = nodes.to_nodes(feature_map)
     assert torch.equal(flat[1, 2 * 5 + 3], feature_map[1, :, 2, 3])
@@ -25,6 +28,7 @@ def test_nodes_go_row_by_row_and_back():
 
 
 def test_transition_rows_sum_to_one_and_respect_the_mask():
+    """Transition rows sum to one and respect the mask."""
     mask = torch.rand(4, 7, generator=torch.Generator().manual_seed(0)) < 0.5
     mask[0] = False  # a walker without any allowed step
     step = transition(draw(2, 4, 7), 0.05, mask=mask)
@@ -34,6 +38,7 @@ def test_transition_rows_sum_to_one_and_respect_the_mask():
 
 
 def test_edge_dropout_drops_its_share_and_repeats_with_the_generator():
+    """Edge dropout drops its share and repeats with the generator."""
     flat = torch.zeros(1, 200, 300)
     one = transition(flat, 0.1, edge_dropout=0.3, generator=torch.Generator().manual_seed(3))
     two = transition(flat, 0.1, edge_dropout=0.3, generator=torch.Generator().manual_seed(3))
@@ -42,11 +47,13 @@ def test_edge_dropout_drops_its_share_and_repeats_with_the_generator():
 
 
 def test_half_affinities_give_float_transitions():
+    """Half affinities give float transitions."""
     assert transition(draw(3, 3).bfloat16(), 0.05).dtype == torch.float32
 
 
 @pytest.mark.parametrize("length", [2, 3, 5])
 def test_nested_homes_are_the_products_they_stand_for(length):
+    """Nested homes are the products they stand for."""
     forward, backward, (turn,) = steps(length - 1), steps(length - 1), steps(1)
     homes = cycles.nested_homes(forward[1:], turn, backward)
     assert len(homes) == length - 1
@@ -56,6 +63,7 @@ def test_nested_homes_are_the_products_they_stand_for(length):
 
 
 def test_prefix_palindromes_are_the_products_they_stand_for():
+    """Prefix palindromes are the products they stand for."""
     forward, backward = steps(4), [step.flip(-1) for step in steps(4)]
     for turn, (out, home) in enumerate(cycles.prefix_palindromes(forward, backward), start=1):
         torch.testing.assert_close(out, cycles.chain(forward[:turn]))
@@ -63,6 +71,7 @@ def test_prefix_palindromes_are_the_products_they_stand_for():
 
 
 def test_return_probability_is_the_diagonal_and_the_target_mass():
+    """Return probability is the diagonal and the target mass."""
     out, home = steps(2)
     whole = out @ home
     torch.testing.assert_close(cycles.return_probability(out, home), whole.diagonal(dim1=1, dim2=2))
@@ -71,6 +80,7 @@ def test_return_probability_is_the_diagonal_and_the_target_mass():
 
 
 def test_cross_entropy_reductions():
+    """Cross entropy reductions."""
     probability, mask = torch.tensor([[0.5, 0.25]]), torch.tensor([[1.0, 0.0]])
     assert cycles.cycle_cross_entropy(probability, mask, epsilon=0).item() == pytest.approx(math.log(2) / 2)
     masked = cycles.cycle_cross_entropy(probability, mask, reduction="masked_nodes", epsilon=0)
@@ -81,6 +91,7 @@ def test_cross_entropy_reductions():
 
 
 def test_accuracy_of_the_identity_and_of_a_shift():
+    """Accuracy of the identity and of a shift."""
     identity = torch.eye(6)[None]
     assert cycles.cycle_accuracy(identity) == 1
     assert cycles.cycle_accuracy(identity.roll(1, -1)) == 0
@@ -89,6 +100,7 @@ def test_accuracy_of_the_identity_and_of_a_shift():
 
 @pytest.mark.parametrize("radius", [1, 2, 2.5, 3])
 def test_neighbourhoods_by_brute_force(radius):
+    """Neighbourhoods by brute force."""
     h, w = 4, 7
     for i in range(h * w):
         for j in range(h * w):
@@ -102,6 +114,7 @@ def test_neighbourhoods_by_brute_force(radius):
     ("shape", "radius", "expected"), [("disc", 3, 2), ("disc", 3.5, 3), ("square", 3, 3), ("disc", 1, 0)]
 )
 def test_reach(shape, radius, expected):
+    """Reach."""
     assert neighborhood.reach(shape, radius) == expected
     offsets = torch.arange(-9.0, 10.0)
     inside = neighborhood.window(shape, radius, offsets, torch.zeros(()))
@@ -109,10 +122,12 @@ def test_reach(shape, radius, expected):
 
 
 def test_small_targets_are_the_identity():
+    """Small targets are the identity."""
     assert torch.equal(neighborhood.neighbours(3, 5, 0.1), torch.eye(15, dtype=torch.bool))
 
 
 def test_crop_matrix_takes_box_corners_to_corners():
+    """Crop matrix takes box corners to corners."""
     height, width = 40, 60
     box = torch.tensor([7, 11, 30, 20])
     matrix = warp.crop_matrix(box, torch.tensor(False), height, width)

@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ class Model:
         std: likewise.
         card: what is known of its making (method, data, seed, ...), and its architecture.
         sha256: of all its parameters and buffers.
+        head: tensors of the projector it was trained with, so that adapting can go on from there; empty if unknown.
     """
 
     encoder: nn.Module
@@ -36,6 +37,7 @@ class Model:
     std: tuple[float, float, float] = IMAGENET_STD
     card: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
+    head: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Fill in the hash."""
@@ -67,10 +69,8 @@ class Model:
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Model":
         """A copy on another device, in evaluation mode, channels-last."""
         encoder = copy.deepcopy(self.encoder).to(device=device, dtype=dtype).eval()
-        encoder = encoder.to(memory_format=torch.channels_last)
-        return Model(
-            encoder, self.name, self.stride, self.channels, self.mean, self.std, self.card, self.sha256
-        )
+        encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return replace(self, encoder=encoder)
 
 
 class LabPatches(nn.Module):
@@ -85,11 +85,12 @@ class LabPatches(nn.Module):
 
         lab = kornia.color.rgb_to_lab(images.float().clamp(0, 1)) / 100
         height, width = lab.shape[-2:]
-        lab = F.pad(lab, (4, 4 + -width % 8, 4, 4 + -height % 8), mode="replicate")
-        pooled = F.avg_pool2d(lab, 4, stride=4)  # cell (2i + 1) starts at pixel 8i
+        lab = F.pad(lab, (2, 2 + -width % 8, 2, 2 + -height % 8), mode="replicate")
+        pooled = F.avg_pool2d(lab, 4, stride=4)  # cell 2i covers the pixels 8i - 2 ... 8i + 1 of node i
         height, width = -(-height // 8), -(-width // 8)
         patches = F.unfold(F.pad(pooled, (1, 1, 1, 1), mode="replicate"), 3, stride=1)  # (B, 27, n)
-        grid = patches.unflatten(-1, pooled.shape[-2:])[..., 0 : 2 * height : 2, 0 : 2 * width : 2]
+        rows, columns = pooled.shape[-2:]
+        grid = patches.reshape(len(patches), -1, rows, columns)[..., 0 : 2 * height : 2, 0 : 2 * width : 2]
         return (grid - grid.mean((-2, -1), keepdim=True)).to(images.dtype)
 
 

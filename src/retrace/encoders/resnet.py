@@ -4,11 +4,13 @@ The papers' res2 ... res5 are `layer1` ... `layer4`.
 """
 
 from collections.abc import Sequence
+from typing import Literal, cast, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PADDING_MODES = ("zeros", "reflect", "replicate", "none")
+PaddingMode = Literal["zeros", "reflect", "replicate"]
+PADDING_MODES = (*get_args(PaddingMode), "none")
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 
 
@@ -17,7 +19,7 @@ def _conv(
 ) -> nn.Conv2d:
     """Convolution without bias that keeps the size at stride 1, unless `padding_mode` is "none"."""
     padding = 0 if padding_mode == "none" else dilation * (kernel // 2)
-    mode = "zeros" if padding == 0 else padding_mode
+    mode = cast(PaddingMode, "zeros" if padding == 0 else padding_mode)
     return nn.Conv2d(
         inputs,
         outputs,
@@ -134,6 +136,7 @@ class ResNet(nn.Module):
             raise ValueError(f"cut {cut!r}; expected one of {', '.join(LAYERS)}")
         base = round(64 * width)
         padding = 0 if padding_mode == "none" else 3
+        mode = cast(PaddingMode, "zeros" if padding == 0 else padding_mode)
         self.conv1 = nn.Conv2d(
             3,
             base,
@@ -141,7 +144,7 @@ class ResNet(nn.Module):
             stride=2,
             padding=padding,
             bias=False,
-            padding_mode="zeros" if padding == 0 else padding_mode,
+            padding_mode=mode,
         )
         self.bn1 = nn.BatchNorm2d(base)
         self.maxpool = nn.MaxPool2d(3, 2, 0 if padding_mode == "none" else 1) if stem_pool else nn.Identity()
@@ -171,7 +174,7 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W), normalised by the model's mean and std -> map (B, C, h, w), h = ceil(H / stride)."""
-        x = self.maxpool(F.relu(self.bn1(self.conv1(images)), inplace=True))
+        x: Tensor = self.maxpool(F.relu(self.bn1(self.conv1(images)), inplace=True))
         for name in LAYERS[: LAYERS.index(self.cut) + 1]:
             x = self.get_submodule(name)(x)
         return x

@@ -8,7 +8,7 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from retrace.errors import RetraceError
 from retrace.files import atomic_path
 
 FORMAT = "retrace-encoder-1"
+HEAD = "head."  # before the names of the projector's tensors
 EMBEDDED: dict[str, str] = {
     "default": "default.safetensors"
 }  # name -> file in this package's `embedded` folder
@@ -50,15 +51,15 @@ def load(spec: str | Path = "default", *, config: EncoderConfig | None = None) -
 
     Args:
         spec: "default" (ships with the package), "random:resnet18", "random:resnet50", "random:default" (the shipped
-            architecture, untrained), "lab-patches", or the path of a .safetensors of ours, a Lightning .ckpt of ours, or a
-            .pth / .pt / .safetensors with torchvision's ResNet names.
+            architecture, untrained), "lab-patches", or the path of a .safetensors of ours, a Lightning .ckpt of ours,
+            or a .pth / .pt / .safetensors with torchvision's ResNet names.
         config: how to build the encoder of a file that does not say so itself (strides, cut layer, padding mode, ...).
             None: as our files say; for others, depth, width and block are read off the keys and the map is layer3 at
             stride 8.
 
     Returns: Model; `card["unmatched"]` lists every key of the file that was not used.
 
-    Errors: RetraceError for a missing file, one that is no checkpoint, one that would run code, or one without an encoder.
+    Errors: RetraceError for a missing file, one that is no checkpoint, one that would run code, one without an encoder.
     """
     text = str(spec)
     if text in EMBEDDED:
@@ -94,13 +95,19 @@ def save(model: Model, path: str | Path, *, half: bool = False) -> None:
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu().contiguous()
         for name, tensor in model.encoder.state_dict().items()
     }
+    tensors |= {f"{HEAD}{name}": tensor.detach().cpu().contiguous() for name, tensor in model.head.items()}
     header = {"format": FORMAT, "name": model.name, "mean": model.mean, "std": model.std, "card": model.card}
     with atomic_path(path) as temporary:
         safetensors.torch.save_file(tensors, temporary, metadata={"retrace": json.dumps(header)})
 
 
 def from_state_dict(
-    config: EncoderConfig, state: Mapping[str, Tensor], *, name: str, card: dict[str, Any] | None = None
+    config: EncoderConfig,
+    state: Mapping[str, Tensor],
+    *,
+    name: str,
+    card: dict[str, Any] | None = None,
+    head: Mapping[str, Tensor] | None = None,
 ) -> Model:
     """A model from tensors under torchvision's names; keys of deeper layers than the cut are left aside.
 
@@ -109,6 +116,7 @@ def from_state_dict(
         state: name -> tensor.
         name: of the model.
         card: what is known of it.
+        head: tensors of its projector, to go on training from.
 
     Errors: RetraceError when the encoder needs a key that is not there or has another shape.
     """
@@ -122,7 +130,7 @@ def from_state_dict(
     own = encoder.state_dict()
     encoder.load_state_dict({key: state[key].to(own[key].dtype) if key in state else own[key] for key in own})
     full = {**(card or {}), "encoder": asdict(config), "unmatched": list(unmatched.unexpected)}
-    return Model(encoder.eval(), name, encoder.stride, encoder.out_channels, card=full)
+    return Model(encoder.eval(), name, encoder.stride, encoder.out_channels, card=full, head=dict(head or {}))
 
 
 def match(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Unmatched:
@@ -159,8 +167,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RetraceError(
-            f"{path} is no checkpoint of plain tensors: reading it would run code from the file, which Retrace never does. "
-            "Save its state_dict with torch.save or safetensors and give that file."
+            f"{path} is no checkpoint of plain tensors: reading it would run code from the file, which Retrace "
+            "never does. Save its state_dict with torch.save or safetensors and give that file."
         ) from error
     except (
         RuntimeError,
@@ -181,7 +189,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def recognise(state: Mapping[str, Tensor]) -> tuple[EncoderConfig, dict[str, Tensor]] | None:
-    """Find a ResNet among tensors: its configuration and its tensors under torchvision's names; None if there is none."""
+    """Find a ResNet among tensors: its configuration, and its tensors under torchvision's names; None if none."""
     stems = [key for key in state if key.endswith("conv1.weight") and state[key].shape[1:] == (3, 7, 7)]
     if not stems:
         return None
@@ -204,17 +212,16 @@ def _load_file(path: Path, config: EncoderConfig | None, *, name: str) -> Model:
     tensors, header = read_tensors(path)
     if header.get("format") == FORMAT:
         card = header["card"]
-        described = EncoderConfig(**{key: _tuples(value) for key, value in card["encoder"].items()})
-        model = from_state_dict(config or described, tensors, name=header["name"], card=card)
-        return Model(
-            model.encoder,
-            model.name,
-            model.stride,
-            model.channels,
-            tuple(header["mean"]),
-            tuple(header["std"]),
-            model.card,
-        )
+        head = {
+            key.removeprefix(HEAD): tensor.float() for key, tensor in tensors.items() if key.startswith(HEAD)
+        }
+        state = {key: tensor for key, tensor in tensors.items() if not key.startswith(HEAD)}
+        model = from_state_dict(config or _described(card), state, name=header["name"], card=card, head=head)
+        return replace(model, mean=tuple(header["mean"]), std=tuple(header["std"]))
+    if config is None and isinstance(header.get("config"), Mapping) and "encoder" in header["config"]:
+        config = _described(header["config"])  # a Lightning checkpoint of `retrace train`
+        state = {key.removeprefix("method.encoder."): tensor for key, tensor in tensors.items()}
+        return from_state_dict(config, state, name=name, card={"file": path.name})
     found = recognise(tensors)
     if found is None:
         raise RetraceError(
@@ -228,8 +235,7 @@ def _load_file(path: Path, config: EncoderConfig | None, *, name: str) -> Model:
 def _random(what: str, config: EncoderConfig | None) -> Model:
     """An untrained encoder, always the same one: the baseline."""
     if what == "default":
-        card = load("default").card
-        config = config or EncoderConfig(**{key: _tuples(value) for key, value in card["encoder"].items()})
+        config = config or _described(load("default").card)
     elif what not in ("resnet18", "resnet50"):
         raise RetraceError(
             f"Model 'random:{what}'; expected random:resnet18, random:resnet50 or random:default."
@@ -253,6 +259,11 @@ def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
         ):
             tensors.update(_flatten(value, f"{prefix}{key}."))
     return tensors
+
+
+def _described(card: Mapping[str, Any]) -> EncoderConfig:
+    """The encoder that a card describes under "encoder"."""
+    return EncoderConfig(**{key: _tuples(value) for key, value in card["encoder"].items()})
 
 
 def _tuples(value: Any) -> Any:

@@ -31,8 +31,8 @@ Departures, and what the released code does otherwise (options in brackets):
    [`colour="released"`].
 7. Not in the paper: `window_area` draws one window of the frame first and both crops inside it, so that crops of large
    frames show things at their real size and still overlap; `colour="mild"` keeps more of the colours.
-8. Not in the paper: `direct_weight` adds the shortest cycle there is, from the warped frame straight to the other crop of
-   the same frame, for every frame. It gives a clear signal from the first step on (docs/methods/stfc3.md).
+8. Not in the paper: `direct_weight` adds the shortest cycle there is, from the warped frame straight to the other crop
+   of the same frame, for every frame. It gives a clear signal from the first step on (docs/methods/stfc3.md).
 """
 
 from dataclasses import dataclass, replace
@@ -82,8 +82,8 @@ class STFC3Config:
         variant: "stfc3", or "fc3" for the vanilla method of section 3.2.
         clip_length: T, frames.
         crop_size: S, pixels.
-        window_area: range of the share of the frame's area of the window that both crops are drawn in; (1, 1) is the whole
-            frame, as in the paper; departure 7.
+        window_area: range of the share of the frame's area of the window that both crops are drawn in; (1, 1) is the
+            whole frame, as in the paper; departure 7.
         crop_area: gamma, range of the crop's share of the window's area (Table 5).
         crop_ratio: range of the crop's width / height.
         flip_probability: of mirroring, drawn separately for the forward and the backward crop.
@@ -164,7 +164,10 @@ class STFC3Views:
         """
         config = self.config
         if config.window_area != (1.0, 1.0):
-            x0, y0, w, h = transforms.random_resized_box(*clip.shape[-2:], config.window_area, config.crop_ratio, generator)
+            height, width = clip.shape[-2:]
+            x0, y0, w, h = transforms.random_resized_box(
+                height, width, config.window_area, config.crop_ratio, generator
+            )
             clip = clip[..., y0 : y0 + h, x0 : x0 + w]
         frames = clip.float() / 255
         colour_forward, colour_backward = COLOUR[config.colour]
@@ -229,14 +232,16 @@ class STFC3(nn.Module):
         batch, length, _, height, width = crops[0].shape
         # Forward and backward frames share one BatchNorm batch, as in the released code.
         maps = self.head(self.encoder(torch.cat(crops).flatten(0, 1)))  # Eq. (5)
-        maps = maps.float().unflatten(0, (len(crops) * batch, length))  # (2B or B, T, C, h, w)
-        if config.variant == "fc3":
-            losses = fc3_loss(maps, config, generator)
-        else:
-            reading = views["reading"]
-            if config.node_alignment == "exact":
-                reading = warp.on_nodes(reading, height, width, self.encoder.stride, *maps.shape[-2:])
-            losses = stfc3_loss(maps[:batch], maps[batch:], reading, config, generator)
+        maps = maps.float().reshape(len(crops) * batch, length, *maps.shape[1:])  # (2B or B, T, C, h, w)
+        # Products of transitions are probabilities down to 1e-7: half precision ends at the encoder.
+        with torch.autocast(maps.device.type, enabled=False):
+            if config.variant == "fc3":
+                losses = fc3_loss(maps, config, generator)
+            else:
+                reading = views["reading"]
+                if config.node_alignment == "exact":
+                    reading = warp.on_nodes(reading, height, width, self.encoder.stride, *maps.shape[-2:])
+                losses = stfc3_loss(maps[:batch], maps[batch:], reading, config, generator)
         with torch.no_grad():
             losses.terms["feature_std"] = normalise(maps, dim=2).std(dim=(0, 1, 3, 4)).mean()
         return losses
@@ -263,7 +268,7 @@ def stfc3_loss(
     length, (h, w) = feat_forward.shape[1], feat_forward.shape[-2:]
     forward, backward = normalise(feat_forward, dim=2), normalise(feat_backward, dim=2)
     warped = warp.read(forward.flatten(0, 1), reading.repeat_interleave(length, dim=0))  # Eq. (9)
-    warped = to_nodes(normalise(warped, dim=1).unflatten(0, (-1, length)))  # (B, T, N, C), Eq. (10)
+    warped = to_nodes(normalise(warped, dim=1).reshape(forward.shape))  # (B, T, N, C), Eq. (10)
     forward, backward = to_nodes(forward), to_nodes(backward)  # (B, T, N, C)
     mask = warp.inside_mask(reading, (h, w))  # (B, N), Eq. (11)
 
@@ -294,7 +299,7 @@ def stfc3_loss(
     terms = {"cycle": total.detach(), "accuracy": accuracy}
     if config.direct_weight > 0:
         straight = step(warped.flatten(0, 1), backward.flip(1).flatten(0, 1))  # (B * T, N, N)
-        probability = straight.diagonal(dim1=-2, dim2=-1).unflatten(0, (-1, length)).flatten(1, 2)
+        probability = straight.diagonal(dim1=-2, dim2=-1).reshape(len(mask), -1)  # (B, T * N)
         direct = cycles.cycle_cross_entropy(probability, mask.repeat(1, length), reduction=config.reduction)
         terms["direct"] = direct.detach()
         total = total + config.direct_weight * direct

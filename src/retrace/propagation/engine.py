@@ -20,8 +20,8 @@ class Step:
 
     Attributes:
         labels: (L, h, w) float32 soft labels, before any output scaling.
-        confidence: (h, w) in [0, 1]: the largest share that one label holds of what the node read, times the mean cosine
-            similarity of what it read from. Low where matches disagree or fit badly.
+        confidence: (h, w) in [0, 1]: the largest share that one label holds of what the node read, times the mean
+            cosine similarity of what it read from. Low where matches disagree or fit badly.
     """
 
     labels: Tensor

@@ -53,7 +53,22 @@ class Protocol:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}")
 
 
-_VFS = {"recent": "available", "window_first": True, "output": "minmax", "seed": "nearest"}
+def _vfs(
+    name: str, source: str, num_context: int, rules: Rules, size: int | tuple[int, int] | None
+) -> Protocol:
+    """The dialect that VFS wrote and StT took over."""
+    return Protocol(
+        name,
+        source,
+        num_context,
+        recent="available",
+        window_first=True,
+        rules=rules,
+        output="minmax",
+        seed="nearest",
+        size=size,
+    )
+
 
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
@@ -69,16 +84,9 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         Protocol("crw-vip", "CRW, re-run", 4, rules=Rules(0.05, 10, "disc", 12), size=(560, 560)),
         Protocol("stfc3-300vw", "STFC3 Table 6", 4, rules=Rules(0.05, 10, "disc", 5), size=(320, 320)),
-        Protocol("vfs-r18-davis", "VFS released", 20, rules=Rules(0.07, 10, "disc", 12), size=480, **_VFS),
-        Protocol("vfs-r50-davis", "VFS released", 20, rules=Rules(0.07, 10, "disc", 18), size=480, **_VFS),
-        Protocol(
-            "vfs-jhmdb",
-            "VFS released [open: size]",
-            4,
-            rules=Rules(0.2, 20, "disc", None),
-            size=320,
-            **_VFS,
-        ),
+        _vfs("vfs-r18-davis", "VFS released", 20, Rules(0.07, 10, "disc", 12), 480),
+        _vfs("vfs-r50-davis", "VFS released", 20, Rules(0.07, 10, "disc", 18), 480),
+        _vfs("vfs-jhmdb", "VFS released [open: size]", 4, Rules(0.2, 20, "disc", None), 320),
         Protocol(
             "vfs-vip",
             "VFS released [open]",
@@ -89,33 +97,10 @@ PROTOCOLS: dict[str, Protocol] = {
             output="minmax",
             seed="nearest",
         ),
-        Protocol(
-            "stt-davis", "StT released, stride 8", 20, rules=Rules(0.07, 10, "square", 12), size=480, **_VFS
-        ),
-        Protocol(
-            "stt-stride4-davis",
-            "StT released, stride 4",
-            20,
-            rules=Rules(0.07, 10, "square", 35),
-            size=480,
-            **_VFS,
-        ),
-        Protocol(
-            "stt-jhmdb",
-            "StT released, stride 8",
-            20,
-            rules=Rules(0.07, 10, "square", 5),
-            size=(320, 320),
-            **_VFS,
-        ),
-        Protocol(
-            "stt-vip",
-            "StT released, stride 8",
-            20,
-            rules=Rules(0.07, 10, "square", 16),
-            size=(560, 560),
-            **_VFS,
-        ),
+        _vfs("stt-davis", "StT released, stride 8", 20, Rules(0.07, 10, "square", 12), 480),
+        _vfs("stt-stride4-davis", "StT released, stride 4", 20, Rules(0.07, 10, "square", 35), 480),
+        _vfs("stt-jhmdb", "StT released, stride 8", 20, Rules(0.07, 10, "square", 5), (320, 320)),
+        _vfs("stt-vip", "StT released, stride 8", 20, Rules(0.07, 10, "square", 16), (560, 560)),
         Protocol(
             "dino-davis",
             "DINO evaluation script",

@@ -28,7 +28,7 @@ class AdaptConfig:
     Attributes:
         stfc3: the method's settings.
         lr: learning rate of the encoder after the warm-up; cosine to 0.
-        head_lr: of the projector, which begins from nothing.
+        head_lr: of the projector, which begins from nothing where the model does not bring its own.
         warmup: share of the steps in which the learning rates rise: the fresh projector must not wreck the encoder.
         clip: largest gradient norm.
         batch_size: clips per step.
@@ -101,6 +101,9 @@ def adapt_model(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         method = STFC3(copy.deepcopy(model.encoder).float().requires_grad_(True), config.stfc3)
+    known = {name: tuple(tensor.shape) for name, tensor in method.head.state_dict().items()}
+    if known == {name: tuple(tensor.shape) for name, tensor in model.head.items()}:
+        method.head.load_state_dict(model.head)
     with tempfile.TemporaryDirectory(prefix="retrace-adapt-", ignore_cleanup_errors=True) as folder:
         record, _ = probe(video)
         cache = FrameCache(folder, short_side=config.short_side)

@@ -226,7 +226,10 @@ def export(config: TrainConfig, recipe: str, data: str, result: FitResult, path:
         "versions": {"retrace": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
     state = result.module.export_encoder().state_dict()
-    encoders.save(encoders.from_state_dict(kept, state, name=recipe or config.method, card=card), path)
+    head = getattr(result.module.method, "head", None)
+    tensors = head.state_dict() if isinstance(head, torch.nn.Module) else {}
+    name = recipe or config.method
+    encoders.save(encoders.from_state_dict(kept, state, name=name, card=card, head=tensors), path)
 
 
 _SPEED = {"clips_per_s", "loader_wait", "peak_memory_mb"}  # of the machine, not of the encoder

@@ -34,8 +34,8 @@ def transition(
     Args:
         affinities: (..., N, M) from `affinity`; half precision is raised to float32 for the softmax.
         temperature: > 0; small values make the walker decided.
-        mask: bool, broadcastable to (..., N, M); True where a step is allowed. A row without any allowed step is uniform.
-        edge_dropout: probability in [0, 1) that an edge is forbidden, drawn independently for every edge (CRW section 3).
+        mask: bool, broadcastable to (..., N, M); True where a step is allowed. A row without any is uniform.
+        edge_dropout: probability in [0, 1) that an edge is forbidden, drawn for every edge by itself (CRW section 3).
         generator: source of the dropout's randomness, on the device of `affinities`; None is torch's global one.
 
     Returns:

@@ -24,7 +24,7 @@ def nested_homes(forward: Sequence[Tensor], turn: Tensor, backward: Sequence[Ten
 
     The palindrome that starts at frame s is one step from s to s + 1 and then the way home returned here, so that the
     first step may be another one (from warped features, Eq. 10). The walk from s + 1 is contained in the walk from s:
-    each start costs two products, the last one.
+    each start costs two products.
 
     Args:
         forward: T - 2 transitions; `forward[t]` goes from frame t + 1 to frame t + 2 of the way out.
@@ -44,7 +44,7 @@ def nested_homes(forward: Sequence[Tensor], turn: Tensor, backward: Sequence[Ten
 
 
 def prefix_palindromes(forward: Sequence[Tensor], backward: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Palindromes that all start at frame 0 and turn at frame 1, 2, ..., T - 1 (CRW Eq. 3), from shared prefix products.
+    """Palindromes that all start at frame 0 and turn at frame 1, 2, ..., T - 1 (CRW Eq. 3), by shared prefixes.
 
     Args:
         forward: T - 1 transitions; `forward[t]` goes from frame t to frame t + 1.

@@ -30,7 +30,8 @@ def neighbours(h: int, w: int, radius: float, p: float = 1.0) -> Tensor:
     Returns: bool (h * w, h * w), symmetric, True on the diagonal.
     """
     dy, dx = _offsets(h, w)
-    return torch.linalg.vector_norm(torch.stack([dy, dx]), ord=p, dim=0) <= radius + 1e-6
+    distance: Tensor = torch.linalg.vector_norm(torch.stack([dy, dx]), ord=p, dim=0)
+    return distance <= radius + 1e-6
 
 
 def window(shape: str, radius: float, rows: Tensor, columns: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ def to_nodes(feature_map: Tensor) -> Tensor:
 
 def to_map(nodes: Tensor, h: int, w: int) -> Tensor:
     """Turn nodes (..., N, C) into a map (..., C, h, w), N = h * w; the inverse of `to_nodes`."""
-    return nodes.transpose(-2, -1).unflatten(-1, (h, w))  # (..., C, h, w)
+    return nodes.transpose(-2, -1).reshape(*nodes.shape[:-2], nodes.shape[-1], h, w)  # (..., C, h, w)
 
 
 def normalise(features: Tensor, dim: int) -> Tensor:

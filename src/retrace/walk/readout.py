@@ -1,8 +1,8 @@
 """Readout: what the nodes of a target frame read from the nodes of earlier, labelled frames.
 
-`labels[target] = P[target -> context] @ labels[context]`, with P kept to the k best context nodes inside a window. The
-full node x node matrix never exists: target nodes are taken tile by tile, and a tile meets only the part of each context
-frame that its window reaches. The result equals the dense computation (ties aside).
+`labels[target] = P[target -> context] @ labels[context]`, with P kept to the k best context nodes inside a window.
+The full node x node matrix never exists: target nodes are taken tile by tile, and a tile meets only the part of each
+context frame that its window reaches. The result equals the dense computation (ties aside).
 
 How the k best are found without sorting everything: the candidates of a target node are cut into groups (rows of the
 reached region), the maximum of each group is taken, and the k best groups are opened. A value among the k best of all
@@ -82,8 +82,8 @@ class Part:
     """Context frames that meet a tile in the same region.
 
     Attributes:
-        scores: (frames * rows * columns, q), affinity of every reached context node with the q target nodes of the tile;
-            -inf where the window forbids.
+        scores: (frames * rows * columns, q), affinity of every reached context node with the q target nodes of the
+            tile; -inf where the window forbids.
         nodes: (rows, columns) number of the context node within its frame.
         offsets: (frames,) number of the first node of each frame among all stored nodes.
     """
@@ -114,7 +114,7 @@ def readout(
         query: (h, w, C) features of the target frame, L2-normalised where the protocol says so; float32 or half.
         keys: (S, h, w, C) features of stored frames, same dtype and device.
         values: (S, h, w, L) labels of stored frames, float32.
-        context: which stored frames to read from, in order; a frame may be named several times and then counts as often.
+        context: which stored frames to read from, in order; a frame may be named several times, then counts as often.
         free: for each of them, True where the window does not hold.
         rules: the dialect.
         tile: rows and columns of target nodes done at once: the bound on memory. None: (8, 16) on a CPU, (32, 32) on a
@@ -175,6 +175,8 @@ def _parts(
     q_rows, q_columns = block.shape[:2]
     queries = block.reshape(-1, channels).t().contiguous()  # (C, q)
     numbers = torch.arange(h * w, device=keys.device).view(h, w)
+    ys = torch.arange(h, dtype=torch.float32, device=keys.device)
+    xs = torch.arange(w, dtype=torch.float32, device=keys.device)
     for frames, windowed in split:
         if windowed:
             assert rules.radius is not None
@@ -187,9 +189,8 @@ def _parts(
         scores = region @ queries  # (frames * rows * columns, q)
         if windowed:
             assert rules.radius is not None
-            axis = {"dtype": torch.float32, "device": keys.device}
-            dy = torch.arange(y0, y1, **axis)[:, None] - torch.arange(y, y + q_rows, **axis)[None, :]
-            dx = torch.arange(x0, x1, **axis)[:, None] - torch.arange(x, x + q_columns, **axis)[None, :]
+            dy = ys[y0:y1, None] - ys[None, y : y + q_rows]
+            dx = xs[x0:x1, None] - xs[None, x : x + q_columns]
             inside = window(rules.shape, rules.radius, dy[:, None, :, None], dx[None, :, None, :])
             bias = torch.zeros(inside.shape, dtype=scores.dtype, device=keys.device).masked_fill_(
                 ~inside, -torch.inf

@@ -45,7 +45,8 @@ def reading_matrix(source: Tensor, target: Tensor) -> Tensor:
 
     Returns: (..., 2, 3), ready for `read`.
     """
-    return (source @ torch.linalg.inv(target))[..., :2, :]
+    inverse: Tensor = torch.linalg.inv(target)
+    return (source @ inverse)[..., :2, :]
 
 
 def on_nodes(matrix: Tensor, height: int, width: int, stride: int, h: int, w: int) -> Tensor:
@@ -65,11 +66,12 @@ def on_nodes(matrix: Tensor, height: int, width: int, stride: int, h: int, w: in
 
     Returns: (..., 2, 3).
     """
-    # normalised node coordinate -> normalised pixel coordinate: p = a * n + (a - 1), a = (cells - 1) * stride / (size - 1)
+    # normalised node -> normalised pixel coordinate: p = a * n + (a - 1), a = (cells - 1) * stride / (size - 1)
     ax, ay = (w - 1) * stride / (width - 1), (h - 1) * stride / (height - 1)
     to_pixels = matrix.new_tensor([[ax, 0, ax - 1], [0, ay, ay - 1], [0, 0, 1]])
     full = torch.cat([matrix, matrix.new_tensor([0.0, 0.0, 1.0]).expand(*matrix.shape[:-2], 1, 3)], dim=-2)
-    return (torch.linalg.inv(to_pixels) @ full @ to_pixels)[..., :2, :]
+    from_pixels: Tensor = torch.linalg.inv(to_pixels)
+    return (from_pixels @ full @ to_pixels)[..., :2, :]
 
 
 def read(feature_map: Tensor, matrix: Tensor, size: tuple[int, int] | None = None) -> Tensor:
