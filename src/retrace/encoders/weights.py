@@ -220,7 +220,8 @@ def _load_file(path: Path, config: EncoderConfig | None, *, name: str) -> Model:
         return replace(model, mean=tuple(header["mean"]), std=tuple(header["std"]))
     if config is None and isinstance(header.get("config"), Mapping) and "encoder" in header["config"]:
         config = _described(header["config"])  # a Lightning checkpoint of `retrace train`
-        state = {key.removeprefix("method.encoder."): tensor for key, tensor in tensors.items()}
+        trained = {key.removeprefix("state_dict.method."): tensor for key, tensor in tensors.items()}
+        state = {key.removeprefix("encoder."): value for key, value in trained.items() if key.startswith("encoder.")}
         return from_state_dict(config, state, name=name, card={"file": path.name})
     found = recognise(tensors)
     if found is None:
