@@ -10,7 +10,7 @@ import pytest
 import retrace
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "retrace"
-SHARED = {"errors", "files"}  # whoever fails, and whoever writes a file
+SHARED = {"errors", "files", "devices"}  # whoever fails, writes a file, or computes
 RECORDS = "datasets.records"  # Video, Sequence: plain descriptions of what is on disk
 
 # package -> what it may import of ours, itself and SHARED aside; "a.b" is one module of a package
@@ -29,6 +29,7 @@ BELOW_STUDIES = {
 LAW: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
+    "devices": set(),
     "walk": set(),
     "metrics": {RECORDS},
     "datasets": set(),

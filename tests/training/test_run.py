@@ -269,7 +269,7 @@ def test_damaged_checkpoint_gets_a_sentence(tmp_path):
 @pytest.mark.parametrize("device", ["cpuu", "mps", "cuda:99"])
 def test_impossible_devices_are_refused(device):
     """Before anything is written."""
-    with pytest.raises(UsageError, match="device is"):
+    with pytest.raises(UsageError, match="Device"):
         choose_device(device)
 
 

@@ -119,7 +119,7 @@ def test_a_video_and_the_public_name(model: Model, tmp_path: Path) -> None:
 def test_published_protocol_and_knobs(folder: Path, model: Model) -> None:
     """A protocol's own way to the grid, another size for the encoder, knobs on top."""
     result = propagate(folder, mask(), model=model, protocol="vfs-r18-davis", size=(48, 88), num_context=1)
-    assert (result.protocol.name, result.protocol.num_context, result.label_seed) == (
+    assert (result.protocol.name, result.protocol.num_context, result.protocol.seed) == (
         "vfs-r18-davis",
         1,
         "nearest",
@@ -127,8 +127,13 @@ def test_published_protocol_and_knobs(folder: Path, model: Model) -> None:
     frames = list(result)
     assert frames[-1].masks is not None
     assert frames[-1].masks.shape == (H, W)
-    protocol, seed = resolve_protocol("crw-davis", {"radius": 0, "top_k": 3, "label_seed": "area", "size": 0})
-    assert (protocol.rules.radius, protocol.rules.top_k, protocol.size, seed) == (None, 3, None, "area")
+    protocol = resolve_protocol("crw-davis", {"radius": 0, "top_k": 3, "label_seed": "area", "size": 0})
+    assert (protocol.rules.radius, protocol.rules.top_k, protocol.size, protocol.seed) == (
+        None,
+        3,
+        None,
+        "area",
+    )
     assert PROTOCOLS["crw-davis"].rules.top_k == 10
 
 
@@ -139,7 +144,7 @@ def test_published_protocol_and_knobs(folder: Path, model: Model) -> None:
         ({"temperature": -1.0}, "temperature is -1.0"),
         ({"shape": "hexagon"}, "hexagon"),
         ({"colour": 3}, "Knob 'colour' is unknown"),
-        ({"label_seed": "cubic"}, "expected area, bilinear or nearest"),
+        ({"label_seed": "cubic"}, "expected one of area, bilinear, nearest"),
         ({"size": 4}, "at least 16 pixels"),
         ({"device": "abacus"}, "Device 'abacus' is unknown"),
         ({"device": "cuda:99"}, "not on this machine"),

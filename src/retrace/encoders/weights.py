@@ -163,6 +163,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 f"{path} is no readable safetensors file ({error}). Download or export it again."
             ) from error
         return tensors, json.loads(metadata.get("retrace", "{}"))
+    with path.open("rb") as file:
+        magic = file.read(2)
+    if magic != b"PK" and magic[:1] != b"\x80":  # neither torch's archive nor a pickle
+        raise RetraceError(
+            f"{path} is no checkpoint: it starts like no file of torch. Give a .pth, .ckpt or .safetensors."
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -221,7 +227,11 @@ def _load_file(path: Path, config: EncoderConfig | None, *, name: str) -> Model:
     if config is None and isinstance(header.get("config"), Mapping) and "encoder" in header["config"]:
         config = _described(header["config"])  # a Lightning checkpoint of `retrace train`
         trained = {key.removeprefix("state_dict.method."): tensor for key, tensor in tensors.items()}
-        state = {key.removeprefix("encoder."): value for key, value in trained.items() if key.startswith("encoder.")}
+        state = {
+            key.removeprefix("encoder."): value
+            for key, value in trained.items()
+            if key.startswith("encoder.")
+        }
         return from_state_dict(config, state, name=name, card={"file": path.name})
     found = recognise(tensors)
     if found is None:

@@ -21,7 +21,8 @@ class Protocol:
         normalise_features: L2-normalise the nodes.
         feed_back: "soft" stores the labels as read; "minmax" stretches every class to [0, 1] over the frame first.
         output: "argmax" of the enlarged labels, or "minmax": every class stretched to [0, 1] over the frame first.
-        seed: how a mask reaches the grid, "bilinear" (one-hot planes, half-pixel centres) or "nearest".
+        seed: how a mask reaches the grid and comes back: "bilinear" (one-hot planes, half-pixel centres) and "nearest"
+            are the published ways; "area" averages over cells placed on the nodes, which sit on pixels 0, stride, ...
         size: None keeps the video's size; one number is the short side; two are (height, width). Pixels.
     """
 
@@ -46,7 +47,7 @@ class Protocol:
             "recent": tuple(RECENT),
             "feed_back": ("soft", "minmax"),
             "output": ("argmax", "minmax"),
-            "seed": ("bilinear", "nearest"),
+            "seed": ("area", "bilinear", "nearest"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -73,6 +74,13 @@ def _vfs(
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
+        Protocol(
+            "default",
+            "CRW paper's numbers, labels on the nodes",
+            20,
+            rules=Rules(0.07, 10, "disc", 12),
+            seed="area",
+        ),
         Protocol("crw-davis", "CRW released command; STFC3 at 480p", 20, rules=Rules(0.05, 10, "disc", 12)),
         Protocol("crw-paper-davis", "CRW paper, section 4.1", 20, rules=Rules(0.07, 10, "disc", 12)),
         Protocol(

@@ -19,6 +19,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from retrace import __version__
+from retrace.devices import choose_device
 from retrace.errors import RetraceError, UsageError
 from retrace.training import checkpoints
 from retrace.training.callbacks import Average, Journal, Saver
@@ -59,27 +60,6 @@ class FitResult:
         """Clips per second of the step alone, the loader's share taken out. None when nothing was trained."""
         busy = self.seconds - self.waited
         return self.clips / busy if busy > 0 and self.clips else None
-
-
-def choose_device(device: str) -> torch.device:
-    """The device of a name; auto takes a GPU when there is one.
-
-    Errors: UsageError when there is no such device.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise UsageError(f"device is {device!r}; expected auto, cpu, cuda or cuda:N.") from error
-    if chosen.type not in ("cpu", "cuda"):
-        raise UsageError(f"device is {device!r}; expected auto, cpu, cuda or cuda:N.")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise UsageError(
-            f"device is {device!r}, and this machine has {torch.cuda.device_count()} GPUs that torch can use. "
-            "Use --device cpu or another number."
-        )
-    return chosen
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from retrace import __version__
 from retrace.datasets.records import frame_files
+from retrace.devices import choose_device
 from retrace.encoders import Model, load, save
 from retrace.errors import RetraceError, UsageError
 from retrace.formats.boxes import Boxes
@@ -29,18 +30,11 @@ from retrace.propagation.engine import Propagator, resize_image
 from retrace.propagation.protocols import PROTOCOLS, Protocol
 from retrace.verbs.propagate_output import ResultWriter, RunFolder, ahead, video_identity
 from retrace.video.decode import Frame, VideoReader, open_video
-from retrace.walk.readout import Rules
 
 log = logging.getLogger(__name__)
 
-DEFAULT = Protocol(
-    "default",
-    "CRW's numbers, at most 480 pixels high, labels on the nodes",
-    20,
-    rules=Rules(0.07, 10, "disc", 12),
-)
-"""Used when no protocol is named. Its size is the video's own, or 480 pixels on the short side when that is smaller."""
 DEFAULT_SHORT_SIDE = 480
+"""Without a named protocol, larger videos are worked on at this short side, pixels; smaller ones at their own size."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _RULES = ("temperature", "top_k", "shape", "radius", "joint", "softmax", "keep_ties")
 
@@ -49,8 +43,7 @@ class Knobs(TypedDict, total=False):
     """What may be changed in a protocol; a knob that is left out or None keeps the protocol's value.
 
     The names are those of `Protocol` and `Rules`. `radius`, `top_k` and `size` take 0 for "no window", "keep
-    all" and "the video's own size". `label_seed` is the protocol's `seed`, and can also be "area": labels
-    averaged over cells and placed on the nodes, which is the most exact, and what is done without a protocol.
+    all" and "the video's own size". `label_seed` is the protocol's `seed`.
     """
 
     num_context: int | None
@@ -138,7 +131,6 @@ class Propagation:
         labels: the LabelSet.
         model: the encoder.
         protocol: with all knobs applied.
-        label_seed: how labels reach the grid.
         finished: content of `result.json` when `out` already holds this very run; nothing is written again.
         summary: after an iteration, the head of `result.json`: versions, protocol, timings, status, damage.
     """
@@ -150,7 +142,6 @@ class Propagation:
         model: Model,
         protocol: Protocol,
         *,
-        label_seed: str,
         settings: Mapping[str, Any],
         folder: RunFolder | None,
         overlay: bool,
@@ -161,7 +152,6 @@ class Propagation:
         self.labels = labels
         self.model = model
         self.protocol = protocol
-        self.label_seed = label_seed
         self.kind: Kind = labels.kind
         self.summary: dict[str, Any] = {}
         self._settings = dict(settings)
@@ -174,7 +164,7 @@ class Propagation:
         frame = (video.height, video.width)
         network = tuple(resize_image(torch.empty(3, *frame, dtype=torch.uint8), protocol.size).shape[1:])
         geometry = Geometry(frame, cast(tuple[int, int], network), self._engine.grid(*network), model.stride)
-        self._task = _task(labels, geometry, label_seed, protocol.output)
+        self._task = _task(labels, geometry, protocol)
         self.names = self._task.names
         self.skeleton = self._task.skeleton
 
@@ -324,7 +314,7 @@ class Propagation:
                     **_label_notes(self.labels),
                 },
                 "model": {"name": self.model.name, "sha256": self.model.sha256, "stride": self.model.stride},
-                "protocol": {**asdict(self.protocol), "seed": self.label_seed},
+                "protocol": asdict(self.protocol),
                 **self._settings,
                 "frames_done": count,
                 "frames_per_second": speed,
@@ -390,14 +380,14 @@ def propagate(
     Errors: RetraceError for an unusable video, label, checkpoint or output folder; UsageError for settings
         that do not exist.
     """
-    chosen_device = _device(device)
+    chosen_device = choose_device(device)
     if dtype not in DTYPES:
         raise UsageError(f"dtype {dtype!r} is unknown. Choose from {', '.join(DTYPES)}.")
     if adapt < 0:
         raise UsageError(f"adapt is {adapt}; expected a number of training steps, 0 for none.")
     if save_adapted is not None and (adapt == 0 or Path(save_adapted).suffix != ".safetensors"):
         raise UsageError("save_adapted needs adapt above 0 and a file name that ends in .safetensors.")
-    resolved, label_seed = resolve_protocol(protocol, knobs)
+    resolved = resolve_protocol(protocol, knobs)
     reader = open_video(video)
     if protocol is None and not knobs.get("size") and knobs.get("size") != 0:
         shorter = min(reader.height, reader.width)
@@ -426,7 +416,7 @@ def propagate(
             "video": video_identity(reader.path),
             "labels": f"{label_set.kind} {label_set.sha256}",
             "model": f"{loaded.name} {loaded.sha256}",
-            "protocol": json.dumps({**asdict(resolved), "seed": label_seed}),
+            "protocol": json.dumps(asdict(resolved)),
             "adapt": str(adapt),
             "seed": str(seed),
             "dtype": dtype,
@@ -445,7 +435,6 @@ def propagate(
             label_set,
             loaded,
             resolved,
-            label_seed=label_seed,
             settings=settings,
             folder=folder,
             overlay=overlay,
@@ -457,32 +446,25 @@ def propagate(
         raise
 
 
-def resolve_protocol(protocol: str | Protocol | None, knobs: Knobs) -> tuple[Protocol, str]:
-    """A protocol with knobs applied, and how labels reach the grid.
+def resolve_protocol(protocol: str | Protocol | None, knobs: Knobs) -> Protocol:
+    """A protocol with knobs applied.
 
     Errors: UsageError for a name or value that does not exist.
     """
-    if protocol is None:
-        base, label_seed = DEFAULT, "area"
-    elif isinstance(protocol, Protocol):
-        base, label_seed = protocol, protocol.seed
-    elif protocol in PROTOCOLS:
-        base, label_seed = PROTOCOLS[protocol], PROTOCOLS[protocol].seed
-    elif protocol == DEFAULT.name:
-        base, label_seed = DEFAULT, "area"
+    if isinstance(protocol, Protocol):
+        base = protocol
+    elif protocol is None or protocol in PROTOCOLS:
+        base = PROTOCOLS[protocol or "default"]
     else:
-        raise UsageError(
-            f"Protocol {protocol!r} is unknown. Choose from {', '.join([DEFAULT.name, *PROTOCOLS])}."
-        )
+        raise UsageError(f"Protocol {protocol!r} is unknown. Choose from {', '.join(PROTOCOLS)}.")
     given = {key: value for key, value in knobs.items() if value is not None}
     unknown = set(given) - set(Knobs.__annotations__)
     if unknown:
         raise UsageError(
             f"Knob {sorted(unknown)[0]!r} is unknown. Choose from {', '.join(Knobs.__annotations__)}."
         )
-    label_seed = str(given.pop("label_seed", label_seed))
-    if label_seed not in ("area", "bilinear", "nearest"):
-        raise UsageError(f"label_seed is {label_seed!r}; expected area, bilinear or nearest.")
+    if "label_seed" in given:
+        given["seed"] = given.pop("label_seed")  # `seed` is the random seed in the verb's signature
     for name in ("radius", "top_k"):
         if given.get(name) == 0:
             given[name] = None  # 0 is how a person says "none"
@@ -493,25 +475,9 @@ def resolve_protocol(protocol: str | Protocol | None, knobs: Knobs) -> tuple[Pro
         raise UsageError(f"size is {size}; expected at least 16 pixels, or 0 for the video's own size.")
     try:
         rules = replace(base.rules, **cast(Any, {k: v for k, v in given.items() if k in _RULES}))
-        return replace(
-            base, rules=rules, **cast(Any, {k: v for k, v in given.items() if k not in _RULES})
-        ), label_seed
+        return replace(base, rules=rules, **cast(Any, {k: v for k, v in given.items() if k not in _RULES}))
     except ValueError as error:
         raise UsageError(f"{error}. Correct that setting of the protocol.") from error
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"Device {name!r} is unknown. Give auto, cpu or cuda.") from error
-    if device.type == "cuda" and (
-        not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()
-    ):
-        raise UsageError(f"Device {name!r} is not on this machine. Use --device auto or cpu.")
-    return device
 
 
 def _label_notes(labels: LabelSet) -> dict[str, Any]:
@@ -526,10 +492,10 @@ def _label_notes(labels: LabelSet) -> dict[str, Any]:
     }
 
 
-def _task(labels: LabelSet, geometry: Geometry, label_seed: str, output: str) -> _Task:
+def _task(labels: LabelSet, geometry: Geometry, protocol: Protocol) -> _Task:
     first = labels.frames[labels.first]
     if isinstance(first, Mask):
-        return _mask_task([cast(Mask, m) for m in labels.frames.values()], geometry, label_seed, output)
+        return _mask_task([cast(Mask, m) for m in labels.frames.values()], geometry, protocol)
     if isinstance(first, Keypoints):
         return _keypoint_task(first, geometry)
     if isinstance(first, Boxes):
@@ -537,9 +503,9 @@ def _task(labels: LabelSet, geometry: Geometry, label_seed: str, output: str) ->
     return _texture_task(first, geometry)
 
 
-def _mask_task(masks: Sequence[Mask], geometry: Geometry, label_seed: str, output: str) -> _Task:
+def _mask_task(masks: Sequence[Mask], geometry: Geometry, protocol: Protocol) -> _Task:
     ids = sorted({i for mask in masks for i in mask.objects})
-    codec = MaskCodec(ids, geometry, seed=label_seed, output=output)
+    codec = MaskCodec(ids, geometry, seed=protocol.seed, output=protocol.output)
 
     def given(label: Label, arrived: FrameLabels | None) -> FrameLabels:
         mask = cast(Mask, label)

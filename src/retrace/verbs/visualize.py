@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from retrace import encoders
+from retrace.devices import choose_device
 from retrace.encoders import Model
 from retrace.errors import RetraceError, UsageError
-from retrace.verbs.devices import choose_device
 from retrace.video.decode import fitted_size, open_video, resized
 from retrace.viz.affinity import Point, affinity_figure, interesting_points
 from retrace.viz.curves import Panel, curves_figure

@@ -1,4 +1,4 @@
-"""Which device a verb computes on."""
+"""Which device the work is done on."""
 
 import torch
 

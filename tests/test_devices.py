@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from retrace.devices import choose_device
 from retrace.errors import UsageError
-from retrace.verbs.devices import choose_device
 
 
 def test_names_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""Speed and memory, side by side: `make bench`. Quality on real clips: `python -m benchmarks.quality`."""

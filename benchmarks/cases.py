@@ -1,0 +1,161 @@
+"""What is measured: each case does its work once per call of the function it returns.
+
+A case is a function that prepares everything and returns the work. `OURS` and `BASELINE` hold one literal dict each, so
+that a name in both is a comparison.
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import retrace
+from retrace.encoders import EncoderConfig
+from retrace.methods.stfc3 import STFC3, STFC3Config
+from retrace.synthetic import SceneConfig, render
+from retrace.video.encode import VideoWriter
+from retrace.walk import neighborhood, warp
+from retrace.walk.nodes import normalise, to_nodes
+from retrace.walk.readout import Rules, readout
+
+Work = Callable[[], object]
+H, W, C, FRAMES, RADIUS, TOP_K = 60, 107, 256, 20, 12, 10  # issue 2, section 7
+
+
+def _readout_inputs() -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    keys = normalise(torch.randn(FRAMES + 1, H, W, C, generator=generator), -1)
+    query = normalise(torch.randn(H, W, C, generator=generator), -1)
+    return query, keys, torch.rand(FRAMES + 1, H, W, 3, generator=generator)
+
+
+def readout_ours() -> Work:
+    """Tiled, windowed, exact."""
+    query, keys, values = _readout_inputs()
+    rules = Rules(0.07, TOP_K, "disc", RADIUS)
+    free = [True] + [False] * FRAMES
+    return lambda: readout(query, keys, values, context=range(FRAMES + 1), free=free, rules=rules).labels
+
+
+def readout_dense() -> Work:
+    """Full affinity, mask, top-k over everything, softmax, weighted sum: as the authors' code goes about it."""
+    query, keys, values = _readout_inputs()
+    forbidden = torch.zeros(FRAMES + 1, H * W, H * W)
+    forbidden[1:].masked_fill_(~neighborhood.disc(H, W, RADIUS), -1e10)
+
+    def work() -> Tensor:
+        scores = keys.flatten(1, 2) @ query.flatten(0, 1).T  # (frames, N keys, N queries)
+        scores = ((scores + forbidden) / 0.07).flatten(0, 1)
+        best, rows = scores.topk(TOP_K, dim=0)  # (k, N)
+        weights = best.softmax(0)
+        labels = (weights[..., None] * values.flatten(0, 2)[rows]).sum(0)  # (N, L)
+        return labels.view(H, W, -1)
+
+    return work
+
+
+def _stfc3() -> tuple[STFC3, dict[str, Tensor]]:
+    torch.manual_seed(0)
+    config = STFC3Config(edge_dropout=0.1)
+    method = STFC3(EncoderConfig(cut="layer4", padding_mode="reflect").build(), config)
+    shape = (1, config.clip_length, 3, config.crop_size, config.crop_size)
+    reading = torch.tensor([[[0.8, 0.0, 0.1], [0.0, 0.7, -0.1]]])
+    return method, {"forward": torch.randn(shape), "backward": torch.randn(shape), "reading": reading}
+
+
+def stfc3_ours() -> Work:
+    """One training step (loss and gradients) of ResNet-18 on one clip, T = 4, 256 px."""
+    method, views = _stfc3()
+    method.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def work() -> None:
+        method.zero_grad()
+        method(views).total.backward()
+
+    return work
+
+
+def stfc3_plain() -> Work:
+    """The same step with every cycle multiplied out by itself and whole cycle matrices, plain memory format."""
+    method, views = _stfc3()
+    config = method.config
+
+    def step(a: Tensor, b: Tensor) -> Tensor:
+        scores = to_nodes(a) @ to_nodes(b).transpose(1, 2)
+        drop = torch.rand_like(scores) < config.edge_dropout
+        return (scores.masked_fill(drop, -1e20) / config.temperature).softmax(-1)
+
+    def work() -> None:
+        method.zero_grad()
+        maps = method.head(method.encoder(torch.cat([views["forward"], views["backward"]]).flatten(0, 1)))
+        maps = maps.reshape(2, config.clip_length, *maps.shape[1:])
+        forward, backward = (normalise(m[None], 2) for m in maps)
+        total = torch.zeros(())
+        for start in range(config.clip_length - 1):
+            warped = normalise(warp.read(forward[:, start], views["reading"]), 1)
+            frames = [
+                warped,
+                *forward[:, start + 1 :].unbind(1),
+                *backward[:, : config.clip_length - start].unbind(1),
+            ]
+            walk = step(frames[0], frames[1])
+            for here, there in zip(frames[1:], frames[2:], strict=False):
+                walk = walk @ step(here, there)
+            total = total - (walk.diagonal(dim1=1, dim2=2) + 1e-7).log().mean()
+        torch.autograd.backward(total)
+
+    return work
+
+
+def _video(folder: str, frames: int, height: int, width: int) -> tuple[Path, np.ndarray]:
+    """A generated video of any length (a short scene, repeated back and forth) and the mask of its first frame."""
+    scene = render(30, SceneConfig(height=height, width=width, num_frames=24))
+    images = scene.frames.permute(0, 2, 3, 1).numpy()
+    path = Path(folder) / f"{frames}.mp4"
+    with VideoWriter(path, height=height, width=width, fps=25) as writer:
+        for index in range(frames):
+            there = index % 46
+            writer.write(images[there if there < 24 else 46 - there])
+    return path, scene.masks[0].numpy()
+
+
+def _propagation(frames: int, height: int, width: int, out: bool) -> Work:
+    folder = tempfile.mkdtemp(prefix="retrace-bench-")
+    path, mask = _video(folder, frames, height, width)
+
+    def work() -> dict[str, object]:
+        target = Path(folder) / "out" if out else None
+        return retrace.propagate(path, mask, device="auto", out=target, overwrite=True).run()
+
+    return work
+
+
+def end_to_end() -> Work:
+    """40 frames of 854 x 480, decoded, encoded, read out, masks and overlay written."""
+    return _propagation(40, 480, 854, out=True)
+
+
+def short_video() -> Work:
+    """200 small frames; its peak memory is what 2,000 frames are compared with."""
+    return _propagation(200, 96, 160, out=True)
+
+
+def long_video() -> Work:
+    """2,000 small frames."""
+    return _propagation(2000, 96, 160, out=True)
+
+
+OURS: dict[str, Callable[[], Work]] = {
+    "readout 60x107, 256 ch, 20 + 1 frames": readout_ours,
+    "STFC3 step, ResNet-18, 256 px, T = 4": stfc3_ours,
+    "propagate 40 frames of 854x480": end_to_end,
+    "propagate 2,000 frames (baseline: 200)": long_video,
+}
+BASELINE: dict[str, Callable[[], Work]] = {
+    "readout 60x107, 256 ch, 20 + 1 frames": readout_dense,
+    "STFC3 step, ResNet-18, 256 px, T = 4": stfc3_plain,
+    "propagate 2,000 frames (baseline: 200)": short_video,
+}

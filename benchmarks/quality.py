@@ -1,0 +1,236 @@
+"""Quality on the real clips with truth: `python -m benchmarks.quality --videos DIR [ROW ...]`.
+
+DIR holds `davis2016/` and `badja/` (see docs/results.md). Measured are mean J over the DAVIS sequences (native size,
+first and last frame left out) and PCK@0.1 on the BADJA clips (alpha times the longer side of the box round the visible
+joints of the frame; joints that are visible in the first annotated frame, which is the labelled one).
+
+Every row is written to benchmarks/quality.json as soon as it is done; a row that is there is not measured again unless
+it is named on the command line. The table of docs/results.md is made from that file.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+import retrace
+from benchmarks.__main__ import machine
+from retrace.encoders import Model, load
+from retrace.metrics.keypoints import correct, longer_box_side
+from retrace.metrics.regions import jaccard, sequence_mean
+from retrace.video.decode import open_video
+
+RESULTS = Path(__file__).with_name("quality.json")
+Masks = NDArray[np.bool_]
+Points = NDArray[np.float32]
+
+
+def copy_masks(video: Path, mask: Masks) -> Iterator[Masks]:
+    """The first mask, for ever."""
+    with open_video(video) as frames:
+        for _ in frames:
+            yield mask
+
+
+def copy_points(video: Path, first: int, points: Points) -> dict[int, Points]:
+    """The first points, for ever."""
+    with open_video(video) as frames:
+        return {frame.index: points for frame in frames}
+
+
+def _flow(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Dense flow source -> target (H, W, 2), OpenCV's DIS, medium preset, on grey frames at native size."""
+    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return np.asarray(dis.calc(source, target, np.empty((0, 0), np.float32)), dtype=np.float32)
+
+
+def dis_masks(video: Path, mask: Masks) -> Iterator[Masks]:
+    """The mask warped from frame to frame by backward flow, kept soft, cut at one half."""
+    height, width = mask.shape
+    xs, ys = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    soft: NDArray[np.float32] = mask.astype(np.float32)
+    previous: NDArray[np.uint8] | None = None
+    with open_video(video) as frames:
+        for frame in frames:
+            grey = _grey(frame.image)
+            if previous is not None:
+                back = _flow(grey, previous)
+                soft = _sample(soft, xs + back[..., 0], ys + back[..., 1])
+            previous = grey
+            yield soft > 0.5
+
+
+def dis_points(video: Path, first: int, points: Points) -> dict[int, Points]:
+    """Points carried from frame to frame by forward flow, read bilinearly."""
+    found: dict[int, Points] = {}
+    previous: NDArray[np.uint8] | None = None
+    places: Points = points.astype(np.float32)
+    with open_video(video) as frames:
+        for frame in frames:
+            if frame.index < first:
+                continue
+            grey = _grey(frame.image)
+            if previous is not None:
+                forward = _flow(previous, grey)
+                x, y = places[:, :1] - 0.5, places[:, 1:] - 0.5  # array positions of the points
+                places = places + _sample(forward, x, y)[:, 0]
+            previous = grey
+            found[frame.index] = places
+    return found
+
+
+def _grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+
+
+def _sample(
+    field: NDArray[np.float32], x: NDArray[np.float32], y: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Bilinear reading of an array (H, W, ...) at array positions x, y, the edge repeated outside."""
+    read = cv2.remap(field, x, y, interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(read, dtype=np.float32)
+
+
+class Encoder:
+    """Retrace with a model: the default protocol, or another one."""
+
+    def __init__(self, model: str, adapt: int = 0) -> None:
+        """`model` as `retrace propagate --model` takes it."""
+        self.model: Model = load(model)
+        self.adapt = adapt
+        self.protocol: dict[str, object] = {}
+
+    def masks(self, video: Path, mask: Masks) -> Iterator[Masks]:
+        """Through `retrace.propagate`."""
+        result = retrace.propagate(video, mask.astype(np.uint8), model=self.model, adapt=self.adapt)
+        self.protocol = asdict(result.protocol)
+        for frame in result:
+            assert frame.masks is not None
+            yield frame.masks > 0
+
+    def points(self, video: Path, first: int, points: Points) -> dict[int, Points]:
+        """Through `retrace.propagate`."""
+        label = {
+            "keypoints": [{"name": str(i), "x": float(x), "y": float(y)} for i, (x, y) in enumerate(points)]
+        }
+        result = retrace.propagate(
+            video, {first: label}, model=self.model, adapt=self.adapt, kind="keypoints"
+        )
+        return {frame.index: frame.keypoints for frame in result if frame.keypoints is not None}
+
+
+MaskWay = Callable[[Path, Masks], Iterator[Masks]]
+PointWay = Callable[[Path, int, Points], dict[int, Points]]
+
+
+def ways(row: str) -> tuple[MaskWay, PointWay, Encoder | None]:
+    """How a row carries masks and points."""
+    if row == "copy":
+        return copy_masks, copy_points, None
+    if row == "dis":
+        return dis_masks, dis_points, None
+    name, _, steps = row.partition("+adapt")
+    encoder = Encoder(name, int(steps or 0))
+    return encoder.masks, encoder.points, encoder
+
+
+def davis(videos: Path, way: MaskWay) -> dict[str, float]:
+    """Mean J of every sequence."""
+    scores = {}
+    for folder in tqdm(sorted((videos / "davis2016" / "JPEGImages" / "480p").iterdir()), desc="davis2016"):
+        files = sorted((videos / "davis2016" / "Annotations" / "480p" / folder.name).glob("*.png"))
+        truth: list[Masks] = [np.asarray(Image.open(file).convert("L")) > 127 for file in files]
+        found = [jaccard(mask, right) for mask, right in zip(way(folder, truth[0]), truth, strict=True)]
+        scores[folder.name] = sequence_mean(np.array(found))
+    return scores
+
+
+def badja(videos: Path, way: PointWay) -> dict[str, float]:
+    """PCK@0.1 of every clip."""
+    clips = {
+        "bear": videos / "badja" / "bear.mp4",
+        "dog": videos / "davis2016" / "JPEGImages" / "480p" / "dog",
+    }
+    scores = {}
+    for name, video in clips.items():
+        annotated = json.loads((videos / "badja" / "joint_annotations" / f"{name}.json").read_text())
+        frames = [int(re.findall(r"(\d+)\.\w+$", item["image_path"])[0]) for item in annotated]
+        joints = np.array([item["joints"] for item in annotated], dtype=np.float64)[
+            ..., ::-1
+        ]  # (T, 37, 2) x, y
+        visible = np.array([item["visibility"] for item in annotated], dtype=bool) & ~(joints == 0).all(
+            (0, 2)
+        )
+        joints = (joints * [854 / 1920, 480 / 1080]).astype(np.float32)  # pixels of the 480p frames
+        scale = longer_box_side(joints, visible)
+        chosen = visible[0]
+        found = way(video, frames[0], joints[0][chosen])
+        predicted = np.stack([found[frame] for frame in frames[1:]])
+        right = correct(predicted, joints[1:, chosen], visible[1:, chosen], 0.1, scale[1:])
+        scores[name] = float(right.mean())
+    return scores
+
+
+ROWS = ("copy", "dis", "lab-patches", "random:default", "default", "default+adapt300")
+
+
+def main() -> None:
+    """Measure what is asked for or missing, and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "rows", nargs="*", help=f"rows to measure again; default: those of {', '.join(ROWS)} not yet there"
+    )
+    parser.add_argument("--videos", type=Path, required=True, help="folder with davis2016/ and badja/")
+    arguments = parser.parse_args()
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout
+    for row in arguments.rows or [row for row in ROWS if row not in results]:
+        start = time.perf_counter()
+        masks, points, encoder = ways(row)
+        scores = davis(arguments.videos, masks)
+        results[row] = {
+            "J": scores,
+            "mean J": float(np.mean(list(scores.values()))),
+            "PCK@0.1": badja(arguments.videos, points),
+            "model": None if encoder is None else encoder.model.sha256,
+            "protocol": None if encoder is None else encoder.protocol,
+            "seconds": round(time.perf_counter() - start),
+            "machine": machine(),
+            "commit": commit.strip(),
+            "seed": 0,
+        }
+        temporary = RESULTS.with_suffix(".partial")
+        temporary.write_text(json.dumps(results, indent=2) + "\n")
+        temporary.replace(RESULTS)
+    print(table(results))
+
+
+def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
+    """The Markdown table of docs/results.md."""
+    names = list(next(iter(results.values()))["J"])
+    head = ["", *names, "mean J", "PCK@0.1 bear", "PCK@0.1 dog"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in ROWS:
+        if row in results:
+            found = results[row]
+            values = [*found["J"].values(), found["mean J"], *found["PCK@0.1"].values()]
+            lines.append("| " + " | ".join([row, *(f"{value:.3f}" for value in values)]) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

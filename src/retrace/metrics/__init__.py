@@ -1,0 +1,1 @@
+"""Metrics: arrays in, numbers out. Per item first, averaged last; degenerate cases stand in the docstrings."""
