@@ -174,7 +174,7 @@ def test_stretch_leaves_empty_classes_alone():
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("recent", "all"), ("output", "max"), ("seed", "area"), ("num_context", -1)]
+    ("field", "value"), [("recent", "all"), ("output", "max"), ("seed", "cubic"), ("num_context", -1)]
 )
 def test_protocol_refuses_what_means_nothing(field, value):
     """Protocol refuses what means nothing."""

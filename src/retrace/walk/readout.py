@@ -9,6 +9,7 @@ reached region), the maximum of each group is taken, and the k best groups are o
 lies in a group whose maximum is among the k best of all maxima, so nothing is missed.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -86,6 +87,8 @@ class Part:
             tile; -inf where the window forbids.
         nodes: (rows, columns) number of the context node within its frame.
         offsets: (frames,) number of the first node of each frame among all stored nodes.
+
+    It lives in memory that the next tile uses again.
     """
 
     scores: Tensor
@@ -118,7 +121,7 @@ def readout(
         free: for each of them, True where the window does not hold.
         rules: the dialect.
         tile: rows and columns of target nodes done at once: the bound on memory. None: (8, 16) on a CPU, (32, 32) on a
-            GPU. Memory is about tile nodes * context frames * reached nodes * 4 bytes.
+            GPU. Memory is about tile nodes * context frames * reached nodes * bytes of the dtype.
 
     Returns: Reading.
 
@@ -138,11 +141,12 @@ def readout(
     table = values.flatten(0, 2)  # (S * N, L)
     labels = table.new_empty(h, w, table.shape[-1], dtype=torch.float32)
     similarity = table.new_empty(h, w, dtype=torch.float32)
-    split = _split(context, free, rules, query.device)
+    groups = _groups(context, free, rules)
+    buffers = _Buffers(query)
     for y in range(0, h, rows):
         for x in range(0, w, columns):
             block = query[y : y + rows, x : x + columns]
-            parts = list(_parts(block, keys, y, x, split, rules))
+            parts = [_score(block, keys, y, x, group, rules, buffers) for group in groups]
             if rules.softmax == "frame":
                 read, best = _read_frames(parts, table, rules, len(context))
             elif rules.top_k is None or rules.keep_ties:
@@ -154,49 +158,69 @@ def readout(
     return Reading(labels, similarity)
 
 
-def _split(
-    context: Sequence[int], free: Sequence[bool], rules: Rules, device: torch.device
-) -> list[tuple[Tensor, bool]]:
+class _Buffers:
+    """Memory that the tiles of one readout share: a fresh allocation per tile would cost more than its arithmetic."""
+
+    def __init__(self, like: Tensor) -> None:
+        """Of the dtype and device of `like`."""
+        self._like = like
+        self._held: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, *shape: int) -> Tensor:
+        """An uninitialised tensor of that shape, which stays valid until the same name is asked for again."""
+        count = math.prod(shape)
+        if name not in self._held or self._held[name].numel() < count:
+            self._held[name] = self._like.new_empty(count)
+        return self._held[name][:count].view(shape)
+
+
+def _groups(context: Sequence[int], free: Sequence[bool], rules: Rules) -> list[tuple[list[int], bool]]:
     """Stored frame numbers that meet the window, and those that do not: [(frames, windowed)]."""
-    free = [True] * len(free) if rules.radius is None else free
-    split = []
-    for windowed in (True, False):
-        frames = [frame for frame, unbound in zip(context, free, strict=True) if unbound is not windowed]
-        if frames:
-            split.append((torch.tensor(frames, device=device), windowed))
-    return split
+    pairs = list(zip(context, free, strict=True))
+    windowed = [frame for frame, unbound in pairs if rules.radius is not None and not unbound]
+    unbounded = [frame for frame, unbound in pairs if rules.radius is None or unbound]
+    return [(frames, bound) for frames, bound in ((windowed, True), (unbounded, False)) if frames]
 
 
-def _parts(
-    block: Tensor, keys: Tensor, y: int, x: int, split: list[tuple[Tensor, bool]], rules: Rules
-) -> Iterator[Part]:
-    """Score a tile of target nodes (rows, columns, C), whose first node is (y, x), against what it reaches."""
+def _score(
+    block: Tensor,
+    keys: Tensor,
+    y: int,
+    x: int,
+    group: tuple[list[int], bool],
+    rules: Rules,
+    buffers: _Buffers,
+) -> Part:
+    """Affinities of a tile of target nodes (rows, columns, C), whose first node is (y, x), with what it reaches."""
     _, h, w, channels = keys.shape
     q_rows, q_columns = block.shape[:2]
     queries = block.reshape(-1, channels).t().contiguous()  # (C, q)
-    numbers = torch.arange(h * w, device=keys.device).view(h, w)
-    ys = torch.arange(h, dtype=torch.float32, device=keys.device)
-    xs = torch.arange(w, dtype=torch.float32, device=keys.device)
-    for frames, windowed in split:
-        if windowed:
-            assert rules.radius is not None
-            around = reach(rules.shape, rules.radius)
-            y0, y1 = max(y - around, 0), min(y + q_rows + around, h)
-            x0, x1 = max(x - around, 0), min(x + q_columns + around, w)
+    frames, windowed = group
+    y0, y1, x0, x1 = 0, h, 0, w
+    bias: Tensor | None = None
+    if windowed:
+        assert rules.radius is not None
+        around = reach(rules.shape, rules.radius)
+        y0, y1 = max(y - around, 0), min(y + q_rows + around, h)
+        x0, x1 = max(x - around, 0), min(x + q_columns + around, w)
+        dy = torch.arange(y0, y1)[:, None] - torch.arange(y, y + q_rows)  # (rows, q_rows)
+        dx = torch.arange(x0, x1)[:, None] - torch.arange(x, x + q_columns)  # (columns, q_columns)
+        inside = window(rules.shape, rules.radius, dy[:, None, :, None], dx[None, :, None, :])
+        bias = torch.zeros(inside.shape, dtype=keys.dtype).masked_fill_(~inside, -torch.inf)
+        bias = bias.view(-1, q_rows * q_columns).to(keys.device)  # (rows * columns, q)
+    reached, q = (y1 - y0) * (x1 - x0), queries.shape[1]
+    scores = buffers("windowed" if windowed else "free", len(frames), reached, q)
+    for place, frame in enumerate(frames):
+        region = keys[frame, y0:y1, x0:x1]  # (rows, columns, C)
+        if not region.is_contiguous():
+            region = buffers("region", *region.shape).copy_(region)
+        if bias is None:
+            torch.mm(region.view(reached, channels), queries, out=scores[place])
         else:
-            y0, y1, x0, x1 = 0, h, 0, w
-        region = keys[frames, y0:y1, x0:x1].reshape(-1, channels)  # (frames * rows * columns, C)
-        scores = region @ queries  # (frames * rows * columns, q)
-        if windowed:
-            assert rules.radius is not None
-            dy = ys[y0:y1, None] - ys[None, y : y + q_rows]
-            dx = xs[x0:x1, None] - xs[None, x : x + q_columns]
-            inside = window(rules.shape, rules.radius, dy[:, None, :, None], dx[None, :, None, :])
-            bias = torch.zeros(inside.shape, dtype=scores.dtype, device=keys.device).masked_fill_(
-                ~inside, -torch.inf
-            )
-            scores.view(len(frames), -1, scores.shape[1]).add_(bias.view(-1, scores.shape[1]))
-        yield Part(scores, numbers[y0:y1, x0:x1], frames * (h * w))
+            torch.addmm(bias, region.view(reached, channels), queries, out=scores[place])
+    numbers = torch.arange(h * w, device=keys.device).view(h, w)
+    offsets = torch.tensor(frames, device=keys.device) * (h * w)
+    return Part(scores.view(-1, q), numbers[y0:y1, x0:x1], offsets)
 
 
 def _best(scores: Tensor, k: int, group: int) -> tuple[Tensor, Tensor]:
