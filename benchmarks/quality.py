@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,6 +32,8 @@ from retrace.metrics.regions import jaccard, sequence_mean
 from retrace.video.decode import open_video
 
 RESULTS = Path(__file__).with_name("quality.json")
+DOCS = Path(__file__).parents[1] / "docs" / "results.md"
+BEGIN, END = "<!-- made by benchmarks.quality -->", "<!-- end -->"
 Masks = NDArray[np.bool_]
 Points = NDArray[np.float32]
 
@@ -181,16 +184,13 @@ def badja(videos: Path, way: PointWay) -> dict[str, float]:
     return scores
 
 
-ROWS = ("copy", "dis", "lab-patches", "random:default", "default", "default+adapt300")
-
-
 def main() -> None:
     """Measure what is asked for or missing, and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "rows", nargs="*", help=f"rows to measure again; default: those of {', '.join(ROWS)} not yet there"
+        "rows", nargs="*", help=f"rows to measure again; default: those of {', '.join(LABELS)} not yet there"
     )
     parser.add_argument("--videos", type=Path, required=True, help="folder with davis2016/ and badja/")
     arguments = parser.parse_args()
@@ -198,7 +198,7 @@ def main() -> None:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
     ).stdout
-    for row in arguments.rows or [row for row in ROWS if row not in results]:
+    for row in arguments.rows or [row for row in LABELS if row not in results]:
         start = time.perf_counter()
         masks, points, encoder = ways(row)
         scores = davis(arguments.videos, masks)
@@ -216,20 +216,45 @@ def main() -> None:
         temporary = RESULTS.with_suffix(".partial")
         temporary.write_text(json.dumps(results, indent=2) + "\n")
         temporary.replace(RESULTS)
+    write_docs(results)
     print(table(results))
 
 
-def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
-    """The Markdown table of docs/results.md."""
+LABELS = {
+    "copy": "copy the first label",
+    "dis": "optical flow (OpenCV DIS, chained)",
+    "lab-patches": "Lab patches",
+    "random:default": "embedded encoder, random weights",
+    "default": "embedded encoder",
+    "default+adapt300": "embedded encoder, `--adapt 300`",
+}
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """The Markdown table of docs/results.md; a row that is not there says so."""
     names = list(next(iter(results.values()))["J"])
-    head = ["", *names, "mean J", "PCK@0.1 bear", "PCK@0.1 dog"]
+    head = ["", *names, "**mean J**", "bear", "dog (joints)", "seconds", "commit"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for row in ROWS:
+    for row, label in LABELS.items():
         if row in results:
             found = results[row]
-            values = [*found["J"].values(), found["mean J"], *found["PCK@0.1"].values()]
-            lines.append("| " + " | ".join([row, *(f"{value:.3f}" for value in values)]) + " |")
+            numbers = [f"{value:.3f}" for value in found["J"].values()]
+            numbers += [
+                f"**{found['mean J']:.3f}**",
+                *(f"{value:.3f}" for value in found["PCK@0.1"].values()),
+            ]
+            cells = [label, *numbers, str(found["seconds"]), found["commit"]]
+        else:
+            cells = [label, *["not measured yet"] * (len(head) - 1)]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def write_docs(results: dict[str, dict[str, Any]]) -> None:
+    """Put the table between the markers of docs/results.md."""
+    text = DOCS.read_text()
+    start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
+    DOCS.write_text(f"{text[:start]}\n{table(results)}\n{text[end:]}")
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ class AdaptConfig:
 
     Attributes:
         stfc3: the method's settings.
-        lr: learning rate of the encoder after the warm-up; cosine to 0.
-        head_lr: of the projector, which begins from nothing where the model does not bring its own.
+        lr: learning rate after the warm-up, of the encoder and of a projector that the model brings; cosine to 0.
+        head_lr: of a projector that begins from nothing because the model does not bring its own.
         warmup: share of the steps in which the learning rates rise: the fresh projector must not wreck the encoder.
         clip: largest gradient norm.
         batch_size: clips per step.
@@ -39,19 +39,21 @@ class AdaptConfig:
     stfc3: STFC3Config = STFC3Config(
         clip_length=3,
         crop_size=128,
-        crop_area=(0.1, 0.8),
+        window_area=(0.15, 0.6),
+        crop_area=(0.2, 1.0),
+        colour="mild",
         reduction="masked_nodes",  # a small batch: its loss must not jump with how far the two crops overlap
         projector_hidden=512,
         projector_outputs=128,
         direct_weight=1.0,
     )
-    lr: float = 1e-4
+    lr: float = 2e-4
     head_lr: float = 1e-3
     warmup: float = 0.1
     clip: float = 5.0
     batch_size: int = 4
     stride: int = 2
-    short_side: int = 240
+    short_side: int = 288
 
 
 def adapt_model(
@@ -101,8 +103,9 @@ def adapt_model(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         method = STFC3(copy.deepcopy(model.encoder).float().requires_grad_(True), config.stfc3)
-    known = {name: tuple(tensor.shape) for name, tensor in method.head.state_dict().items()}
-    if known == {name: tuple(tensor.shape) for name, tensor in model.head.items()}:
+    wanted = {name: tuple(tensor.shape) for name, tensor in method.head.state_dict().items()}
+    brought = wanted == {name: tuple(tensor.shape) for name, tensor in model.head.items()}
+    if brought:
         method.head.load_state_dict(model.head)
     with tempfile.TemporaryDirectory(prefix="retrace-adapt-", ignore_cleanup_errors=True) as folder:
         record, _ = probe(video)
@@ -115,7 +118,8 @@ def adapt_model(
         dataset = ClipDataset([source], [1.0], STFC3Views(config.stfc3), seed, steps * config.batch_size)
         workers = min(8, (os.cpu_count() or 1) // 2)
         stream = ClipStream(dataset, batch_size=config.batch_size, workers=workers)
-        _train(method, stream, steps, config, seed, device, progress)
+        rates = (config.lr, config.lr if brought else config.head_lr)
+        _train(method, stream, steps, config, rates, seed, device, progress)
     encoder = method.encoder.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     card = {**model.card, "adapted": {"video": Path(video).name, "steps": steps, "seed": seed}}
     return replace(
@@ -128,6 +132,7 @@ def _train(
     stream: ClipStream,
     steps: int,
     config: AdaptConfig,
+    rates: tuple[float, float],
     seed: int,
     device: torch.device,
     progress: bool,
@@ -137,8 +142,8 @@ def _train(
     method.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(
         [
-            {"params": list(method.encoder.parameters()), "lr": config.lr},
-            {"params": list(method.head.parameters()), "lr": config.head_lr},
+            {"params": list(method.encoder.parameters()), "lr": rates[0]},
+            {"params": list(method.head.parameters()), "lr": rates[1]},
         ]
     )
     schedule = ScheduleConfig(name="cosine", warmup=round(config.warmup * steps))
