@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from retrace.encoders.config import EncoderConfig
+from retrace.encoders.model import IMAGENET_MEAN, IMAGENET_STD
 from retrace.methods.stfc3 import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     STFC3,
     STFC3Config,
     STFC3Views,
@@ -170,3 +169,10 @@ def test_config_refuses_what_means_nothing(field, value):
     """Config refuses what means nothing."""
     with pytest.raises(ValueError, match=field):
         dataclasses.replace(SMALL, **{field: value})
+
+
+def test_released_undoes_what_is_ours():
+    """Nothing that only we have is left in it."""
+    ours = dataclasses.replace(SMALL, window_area=(0.2, 0.5), direct_weight=1.0, colour="mild")
+    assert released(ours) == released(SMALL)
+    assert released(SMALL).direct_weight == 0

@@ -7,11 +7,12 @@ Correspondence Learning", ICCV workshops 2021 (`papers/stfc3.txt`).
 |---|---|---|
 | I_t | clip | (T, 3, H, W), uint8 |
 | X^f_t, X^b_t (Eq. 4) | forward, backward | (B, T, 3, S, S); backward in **reversed time** |
-| B_theta_f, B_theta_b | matrices of `walk.warp.crop_matrix` | (3, 3) |
+| B_theta_f, B_theta_b | to_forward, to_backward | (3, 3) |
 | B_fb | reading (its inverse point map: where to read) | (B, 2, 3) |
 | F^f, F^b (Eq. 5) | feat_forward, feat_backward | (B, T, C, h, w) |
 | F^fb (Eq. 9) | warped | (B, T, N, C) |
-| A^S (Eq. 7) | forward_steps, turn, backward_steps | (B, N, N) |
+| A^S_t (Eq. 7) | step(queries, keys) | (B, N, N) |
+| A^S_cyc (Eq. 8) | outs[s] @ homes[s]: the first step, and the rest | (B, N, N) |
 | M_b (Eq. 11) | mask | (B, N) |
 | tau | temperature | |
 
@@ -32,7 +33,14 @@ Departures, and what the released code does otherwise (options in brackets):
 7. Not in the paper: `window_area` draws one window of the frame first and both crops inside it, so that crops of large
    frames show things at their real size and still overlap; `colour="mild"` keeps more of the colours.
 8. Not in the paper: `direct_weight` adds the shortest cycle there is, from the warped frame straight to the other crop
-   of the same frame, for every frame. It gives a clear signal from the first step on (docs/methods/stfc3.md).
+   of the same frame, for every frame. It gives a clear signal from the first step on (docs/methods/stfc3.md). FC3 has
+   no other crop and no such term.
+9. Taken from the released code, because the paper is silent: warped features are normalised again; `edge_dropout`;
+   1e-7 inside the logarithm; the crop's `crop_ratio`; one crop and flip for all frames of a track, the backward track
+   in reversed time; the projector's BatchNorm after its ReLU.
+10. Ours alone: ImageNet's mean and standard deviation (the released training has CIFAR's); images and features cropped
+    in one corner convention (the released ones differ by up to half a node), bilinear without anti-aliasing; the blur's
+    sigma is meant for a 256-pixel crop and shrinks with smaller ones.
 """
 
 from dataclasses import dataclass, replace
@@ -41,6 +49,7 @@ import torch
 from torch import Tensor, nn
 
 from retrace.encoders.heads import Projector
+from retrace.encoders.model import IMAGENET_MEAN, IMAGENET_STD
 from retrace.encoders.resnet import ResNet
 from retrace.methods.losses import Losses
 from retrace.video import transforms
@@ -48,9 +57,6 @@ from retrace.video.transforms import ColourAugmentation
 from retrace.walk import cycles, neighborhood, warp
 from retrace.walk.affinity import affinity, transition
 from retrace.walk.nodes import normalise, to_nodes
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # (forward, backward) strengths. "paper" is Appendix B, "released" is what the authors' code runs, "mild" is ours.
 COLOUR: dict[str, tuple[ColourAugmentation, ColourAugmentation]] = {
@@ -85,7 +91,7 @@ class STFC3Config:
         window_area: range of the share of the frame's area of the window that both crops are drawn in; (1, 1) is the
             whole frame, as in the paper; departure 7.
         crop_area: gamma, range of the crop's share of the window's area (Table 5).
-        crop_ratio: range of the crop's width / height.
+        crop_ratio: range of width / height, of the crops and of the window.
         flip_probability: of mirroring, drawn separately for the forward and the backward crop.
         frame_jitter: crop every frame by itself first (area .8-.95), as the released code does.
         colour: "paper" (Appendix B), "released", "mild" or "none".
@@ -95,8 +101,8 @@ class STFC3Config:
         reduction: "all_nodes" (Eq. 12, cycles summed) or "masked_nodes" (released, cycles averaged).
         target_radius: p-norm distance, in nodes, within which a walker has come home; 0 is Eq. 13.
         target_norm: that p.
-        node_alignment: "exact" or "as_released"; departure 5.
-        direct_weight: weight of the direct term; departure 8. 0 is the paper.
+        node_alignment: "exact" (for encoders with padding) or "as_released"; departure 5.
+        direct_weight: weight of the direct term; departure 8. 0 is the paper; FC3 has none.
         projector_hidden: width of the first fully connected layer.
         projector_outputs: width of the second.
     """
@@ -174,11 +180,11 @@ class STFC3Views:
         jitter = self._frame_jitter(frames, generator)
         to_forward = self._crop_matrix(frames, generator)
         forward = transforms.crop(frames, to_forward @ jitter, config.crop_size)
-        views = {"forward": _standardise(colour_forward(forward, generator))}
+        views = {"forward": _normalised(colour_forward(forward, generator))}
         if config.variant == "stfc3":
             to_backward = self._crop_matrix(frames, generator)
             backward = transforms.crop(frames, to_backward @ jitter, config.crop_size)
-            views["backward"] = _standardise(colour_backward(backward, generator)).flip(0)
+            views["backward"] = _normalised(colour_backward(backward, generator)).flip(0)
             views["reading"] = warp.reading_matrix(to_forward, to_backward).float()
         return views
 
@@ -203,9 +209,8 @@ class STFC3Views:
         return warp.crop_matrix(torch.tensor(boxes), torch.zeros(count, dtype=torch.bool), height, width)
 
 
-def _standardise(frames: Tensor) -> Tensor:
-    mean, std = frames.new_tensor(IMAGENET_MEAN), frames.new_tensor(IMAGENET_STD)
-    return (frames - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+def _normalised(frames: Tensor) -> Tensor:
+    return transforms.standardise(frames, IMAGENET_MEAN, IMAGENET_STD)
 
 
 class STFC3(nn.Module):
@@ -225,7 +230,9 @@ class STFC3(nn.Module):
             views: a batch of `STFC3Views`: forward and backward (B, T, 3, S, S), reading (B, 2, 3).
             generator: randomness of the edge dropout, on the device of the views; None is torch's global one.
 
-        Returns: Losses; terms: cycle (Eq. 13, of all cycles), accuracy (mean over cycles), feature_std, and direct.
+        Returns: Losses; terms: cycle (Eq. 13, of all cycles), accuracy (share of walkers that come home, mean over
+            cycles), direct (where its weight is not 0) and feature_std (standard deviation of the normalised features
+            over everything but channels, mean over channels: 0 when all nodes look the same).
         """
         config = self.config
         crops = [views[name] for name in ("forward", "backward") if name in views]
@@ -277,33 +284,20 @@ def stfc3_loss(
             affinity(queries, keys), config.temperature, edge_dropout=config.edge_dropout, generator=generator
         )
 
-    starts = range(length - 1 if config.cycles == "paper" else length - 2)
     homes = cycles.nested_homes(  # Eq. (8)
         [step(forward[:, t], forward[:, t + 1]) for t in range(1, length - 1)],
         step(forward[:, -1], backward[:, 0]),
         [step(backward[:, t], backward[:, t + 1]) for t in range(length - 1)],
     )
-    target = _target(h, w, config, feat_forward.device)
-    outs = {start: step(warped[:, start], forward[:, start + 1]) for start in starts}
-    losses = [  # Eq. (12), (13)
-        cycles.cycle_cross_entropy(
-            cycles.return_probability(outs[start], homes[start], target), mask, reduction=config.reduction
-        )
-        for start in starts
-    ]
-    total = _combine(losses, config)
-    with torch.no_grad():
-        accuracy = torch.stack(
-            [cycles.cycle_accuracy(outs[start] @ homes[start], mask, target) for start in starts]
-        ).mean()
-    terms = {"cycle": total.detach(), "accuracy": accuracy}
+    outs = [step(warped[:, start], forward[:, start + 1]) for start in _starts(length, config)]
+    losses = _homecoming(outs, homes, mask, (h, w), config)  # Eq. (12), (13)
     if config.direct_weight > 0:
         straight = step(warped.flatten(0, 1), backward.flip(1).flatten(0, 1))  # (B * T, N, N)
         probability = straight.diagonal(dim1=-2, dim2=-1).reshape(len(mask), -1)  # (B, T * N)
         direct = cycles.cycle_cross_entropy(probability, mask.repeat(1, length), reduction=config.reduction)
-        terms["direct"] = direct.detach()
-        total = total + config.direct_weight * direct
-    return Losses(total, terms)
+        losses.terms["direct"] = direct.detach()
+        losses.total = losses.total + config.direct_weight * direct
+    return losses
 
 
 def fc3_loss(feat: Tensor, config: STFC3Config, generator: torch.Generator | None = None) -> Losses:
@@ -324,46 +318,53 @@ def fc3_loss(feat: Tensor, config: STFC3Config, generator: torch.Generator | Non
             affinity(queries, keys), config.temperature, edge_dropout=config.edge_dropout, generator=generator
         )
 
-    starts = range(length - 1 if config.cycles == "paper" else length - 2)
     outs = [step(nodes[:, t], nodes[:, t + 1]) for t in range(length - 1)]
     back = [step(nodes[:, t + 1], nodes[:, t]) for t in reversed(range(length - 1))]
     # The walk turns on the last frame itself: it goes to the last frame and at once one step back.
     homes = [*cycles.nested_homes(outs[1:-1], outs[-1] @ back[0], back[1:]), back[0]]
-    target = _target(h, w, config, feat.device)
-    losses = [
-        cycles.cycle_cross_entropy(
-            cycles.return_probability(outs[start], homes[start], target), reduction=config.reduction
-        )
-        for start in starts
-    ]
-    total = _combine(losses, config)
+    return _homecoming([outs[start] for start in _starts(length, config)], homes, None, (h, w), config)
+
+
+def _starts(length: int, config: STFC3Config) -> range:
+    """Frames that cycles start at, in a clip of `length` frames."""
+    return range(length - 1 if config.cycles == "paper" else length - 2)
+
+
+def _homecoming(
+    outs: list[Tensor], homes: list[Tensor], mask: Tensor | None, size: tuple[int, int], config: STFC3Config
+) -> Losses:
+    """Cross-entropy of coming home, over the cycles `outs[s] @ homes[s]` (Eq. 12-13), and their accuracy.
+
+    The cycles are summed as in the paper, or averaged as in the released code.
+    """
+    target: Tensor | None = None  # only the node itself is home
+    if config.target_radius >= 1:
+        near = neighborhood.neighbours(*size, config.target_radius, config.target_norm)
+        target = near.to(outs[0].device)
+    walks = list(zip(outs, homes, strict=False))  # `homes` has one more where cycles="released"
+    losses = torch.stack(
+        [
+            cycles.cycle_cross_entropy(
+                cycles.return_probability(out, home, target), mask, reduction=config.reduction
+            )
+            for out, home in walks
+        ]
+    )
+    total = losses.sum() if config.reduction == "all_nodes" else losses.mean()
     with torch.no_grad():
-        accuracy = torch.stack(
-            [cycles.cycle_accuracy(outs[start] @ homes[start], target=target) for start in starts]
-        ).mean()
-    return Losses(total, {"cycle": total.detach(), "accuracy": accuracy})
-
-
-def _target(h: int, w: int, config: STFC3Config, device: torch.device) -> Tensor | None:
-    """Nodes that count as home, bool (N, N); None where only the node itself does."""
-    if config.target_radius < 1:
-        return None
-    return neighborhood.neighbours(h, w, config.target_radius, config.target_norm).to(device)
-
-
-def _combine(losses: list[Tensor], config: STFC3Config) -> Tensor:
-    """Sum of the cycles in the paper, mean in the released code."""
-    stacked = torch.stack(losses)
-    return stacked.sum() if config.reduction == "all_nodes" else stacked.mean()
+        right = [cycles.cycle_accuracy(out @ home, mask, target) for out, home in walks]
+    return Losses(total, {"cycle": total.detach(), "accuracy": torch.stack(right).mean()})
 
 
 def released(config: STFC3Config) -> STFC3Config:
-    """The same configuration with every option as the released code has it."""
+    """The same configuration, every departure decided as in the released code."""
     return replace(
         config,
+        window_area=(1.0, 1.0),
         cycles="released",
         reduction="masked_nodes",
         node_alignment="as_released",
         frame_jitter=True,
         colour="released",
+        direct_weight=0.0,
     )

@@ -51,8 +51,13 @@ def random_resized_box(
     return (width - w) // 2, (height - h) // 2, w, h
 
 
+def standardise(frames: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Subtract the mean of each channel and divide by its standard deviation; (..., 3, H, W) keeps its shape."""
+    return (frames - frames.new_tensor(mean).view(-1, 1, 1)) / frames.new_tensor(std).view(-1, 1, 1)
+
+
 def crop(clip: Tensor, matrices: Tensor, size: int) -> Tensor:
-    """Resample frames through their matrices in one bilinear reading.
+    """Resample frames through their matrices in one bilinear reading, without anti-aliasing.
 
     Args:
         clip: (T, 3, H, W).
@@ -67,7 +72,7 @@ def crop(clip: Tensor, matrices: Tensor, size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class ColourAugmentation:
-    """A recipe of colour changes, drawn for every frame by itself.
+    """A recipe of colour changes, drawn for every frame by itself, done in the order of the attributes.
 
     Attributes:
         jitter: strengths of brightness, contrast, saturation, hue (hue in turns).
@@ -112,7 +117,10 @@ class ColourAugmentation:
         return (torch.rand(frames, generator=generator) < probability).view(frames, 1, 1, 1)
 
     def _jitter(self, clip: Tensor, generator: torch.Generator) -> Tensor:
-        """Brightness, contrast, saturation and hue in random order, as torchvision's ColorJitter defines them."""
+        """Brightness, contrast, saturation and hue as torchvision's ColorJitter defines them.
+
+        Strengths are drawn for every frame, the order of the four once for the clip.
+        """
         frames = clip.shape[0]
         factors = [
             uniform(max(0.0, 1 - strength), 1 + strength, generator, (frames, 1, 1, 1))
