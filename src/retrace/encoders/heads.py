@@ -7,7 +7,7 @@ class Projector(nn.Module):
     """STFC3's two fully connected layers on every node, as 1x1 convolutions: conv (bias), ReLU, BN, conv (no bias)."""
 
     def __init__(self, inputs: int, hidden: int = 2048, outputs: int = 512) -> None:
-        """Kaiming fan-out initialisation, as the backbone's."""
+        """PyTorch's own initialisation."""
         super().__init__()
         self.proj1 = nn.Conv2d(inputs, hidden, 1)
         self.relu = nn.ReLU(inplace=True)

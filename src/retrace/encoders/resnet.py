@@ -173,7 +173,10 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W), normalised by the model's mean and std -> map (B, C, h, w), h = ceil(H / stride)."""
+        """Images (B, 3, H, W), normalised by the model's mean and std -> map (B, C, h, w).
+
+        h = ceil(H / stride), w = ceil(W / stride); smaller with padding_mode "none".
+        """
         x: Tensor = self.maxpool(F.relu(self.bn1(self.conv1(images)), inplace=True))
         for name in LAYERS[: LAYERS.index(self.cut) + 1]:
             x = self.get_submodule(name)(x)

@@ -19,9 +19,10 @@ class Step:
     """What one frame received.
 
     Attributes:
-        labels: (L, h, w) float32 soft labels, before any output scaling.
+        labels: (L, h, w) float32 soft labels as later frames will read them, before the protocol's `output` scaling.
         confidence: (h, w) in [0, 1]: the largest share that one label holds of what the node read, times the mean
-            cosine similarity of what it read from. Low where matches disagree or fit badly.
+            affinity (cosine similarity where the protocol normalises features) of what it read from. Low where
+            matches disagree or fit badly.
     """
 
     labels: Tensor
@@ -81,6 +82,8 @@ class Propagator:
             nodes: (h, w, C) from `encode`.
             labels: (L, h, w) soft labels.
 
+        Returns: Step with the labels as given, on their own device, and full confidence.
+
         Errors: ValueError when grids disagree.
         """
         h, w, channels = nodes.shape
@@ -93,7 +96,7 @@ class Propagator:
         self._slots = {}
         self._ring = deque(range(1, count))
         self._store(nodes, labels.to(self.device).float(), slot=0)
-        return Step(labels.float(), torch.ones(h, w))
+        return Step(labels.float(), torch.ones(h, w, device=labels.device))
 
     def step(self, nodes: Tensor) -> Step:
         """Labels of the next frame.
@@ -135,7 +138,7 @@ class Propagator:
                 self._time += 1
             share = labels.amax(0) / labels.sum(0).clamp_min(1e-6)
             confidence = (share * reading.similarity.clamp(0, 1)).clamp(0, 1)
-        return Step(stored if protocol.feed_back == "minmax" else labels, confidence)
+        return Step(stored, confidence)
 
     def _store(self, nodes: Tensor, labels: Tensor, *, slot: int) -> None:
         """Put a frame into a slot of the ring; whatever stood there is forgotten."""

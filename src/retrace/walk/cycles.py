@@ -91,16 +91,16 @@ def cycle_cross_entropy(
 
     Returns:
         scalar.
+
+    Errors: ValueError for another reduction.
     """
+    if reduction not in ("all_nodes", "masked_nodes"):
+        raise ValueError(f"reduction {reduction!r}; expected 'all_nodes' or 'masked_nodes'")
     surprise = -(probability + epsilon).log()
     if mask is None:
         return surprise.mean()
     total = (surprise * mask).sum()
-    if reduction == "all_nodes":
-        return total / surprise.numel()
-    if reduction == "masked_nodes":
-        return total / (mask.sum() + 1e-5)
-    raise ValueError(f"reduction {reduction!r}; expected 'all_nodes' or 'masked_nodes'")
+    return total / (surprise.numel() if reduction == "all_nodes" else mask.sum() + 1e-5)
 
 
 @torch.no_grad()

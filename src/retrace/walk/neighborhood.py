@@ -9,8 +9,7 @@ def disc(h: int, w: int, radius: float) -> Tensor:
 
     Returns: bool (h * w, h * w), symmetric.
     """
-    dy, dx = _offsets(h, w)
-    return dy.square() + dx.square() < radius**2
+    return window("disc", radius, *_offsets(h, w))
 
 
 def square(h: int, w: int, radius: int) -> Tensor:
@@ -18,8 +17,7 @@ def square(h: int, w: int, radius: int) -> Tensor:
 
     Returns: bool (h * w, h * w), symmetric.
     """
-    dy, dx = _offsets(h, w)
-    return (dy.abs() <= radius) & (dx.abs() <= radius)
+    return window("square", radius, *_offsets(h, w))
 
 
 def neighbours(h: int, w: int, radius: float, p: float = 1.0) -> Tensor:
@@ -44,6 +42,8 @@ def window(shape: str, radius: float, rows: Tensor, columns: Tensor) -> Tensor:
         columns: column offsets dx, broadcastable to `rows`.
 
     Returns: bool of the broadcast shape.
+
+    Errors: ValueError for another shape.
     """
     if shape == "disc":
         return rows.square() + columns.square() < radius**2

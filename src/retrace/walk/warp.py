@@ -52,17 +52,17 @@ def reading_matrix(source: Tensor, target: Tensor) -> Tensor:
 def on_nodes(matrix: Tensor, height: int, width: int, stride: int, h: int, w: int) -> Tensor:
     """Turn a reading matrix between crops of H x W pixels into one between their h x w node maps.
 
-    Node (0, 0) of a strided convolutional encoder sits on pixel (0, 0), node j on pixel `j * stride`: the last node is
-    not on the last pixel. A matrix made in pixel coordinates and applied to nodes as it is (as the released code does)
-    therefore reads up to one node off when the two crops differ in scale. This makes it exact.
+    Node (0, 0) of a strided convolutional encoder with padding sits on pixel (0, 0), node j on pixel `j * stride`: the
+    last node is not on the last pixel. A matrix made in pixel coordinates and applied to nodes as it is (as the
+    released code does) therefore reads up to one node off when the two crops differ in scale. This makes it exact.
 
     Args:
         matrix: (..., 2, 3) between two crops of the same size, from `reading_matrix`.
         height: H of the crops, pixels.
         width: W of the crops, pixels.
         stride: pixels from node to node.
-        h: rows of the node map.
-        w: columns of the node map.
+        h: rows of the node map, at least 2.
+        w: columns of the node map, at least 2.
 
     Returns: (..., 2, 3).
     """
