@@ -1,4 +1,4 @@
-"""Every command and every line of Python in the README is one that works: it parses, its targets and names exist."""
+"""Commands and Python in the README and the tutorials work: they parse, their targets and names exist."""
 
 import ast
 import re
@@ -14,12 +14,17 @@ from retrace.cli.main import VERBS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text()
+PAGES = [README, *(page.read_text() for page in sorted((REPOSITORY / "docs" / "tutorials").glob("*.md")))]
 MAKE_TARGETS = set(re.findall(r"^(\w+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
 
 
 def blocks(language: str) -> list[str]:
-    """The fenced blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    """The fenced blocks of a language, on all pages."""
+    return [
+        block
+        for page in PAGES
+        for block in re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    ]
 
 
 COMMANDS = [
@@ -31,7 +36,8 @@ COMMANDS = [
 
 
 def test_there_is_something_to_test() -> None:
-    """The two commands of the README's promise are among them."""
+    """The two commands of the README's promise are among them, and both tutorials."""
+    assert len(PAGES) >= 3
     assert ["make", "demo"] in COMMANDS
     assert ["make", "test"] in COMMANDS
     assert {words[1] for words in COMMANDS if words[0] == "retrace"} >= {"propagate", "train", "visualize"}
@@ -48,7 +54,10 @@ def test_a_command_is_one(words: list[str]) -> None:
     import_module(f"retrace.cli.{words[1]}").build_parser().parse_args(words[2:])
 
 
-@pytest.mark.parametrize("inline", sorted(set(re.findall(r"`(retrace [a-z][^`]*|make [a-z]+)", README))))
+INLINE = sorted({words for page in PAGES for words in re.findall(r"`(retrace [a-z][^`]*|make [a-z]+)", page)})
+
+
+@pytest.mark.parametrize("inline", INLINE)
 def test_a_command_in_the_text_exists(inline: str) -> None:
     """The verb or the target is there."""
     word = inline.split()[1]
