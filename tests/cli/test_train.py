@@ -86,6 +86,11 @@ def test_trains_reports_and_exports(recipe, footage, tmp_path, capsys, monkeypat
     assert model.features(torch.zeros(1, 3, 24, 40)).shape == (1, 16, 3, 5)
     assert (model.card["seed"], model.card["steps"], model.card["recipe"]) == (7, 3, "tiny")
     assert str(tmp_path) not in json.dumps(model.card)
+    assert main(["weights", "export", str(out), str(tmp_path / "again.safetensors")]) == 0
+    again = encoders.load(tmp_path / "again.safetensors")
+    assert (again.sha256, again.card["steps"], set(again.head)) == (model.sha256, 3, set(model.head))
+    assert main(["weights", "export", str(footage), str(tmp_path / "none.safetensors")]) == 1
+    assert "retrace train" in capsys.readouterr().err
 
     assert run(recipe, footage, out, "--optimizer.lr", "2e-4", "--seed=7") == 0
     assert "3 of 3 (from 3)" in capsys.readouterr().out

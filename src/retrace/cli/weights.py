@@ -1,4 +1,4 @@
-"""`retrace weights list | inspect`."""
+"""`retrace weights list | inspect | export`."""
 
 import json
 from dataclasses import asdict
@@ -32,6 +32,15 @@ def build_parser() -> ArgumentParser:
     look.add_argument("path", metavar="PATH", help=".safetensors, .pth, .pt or .ckpt")
     look.add_argument("--json", action="store_true", help="print the result as JSON")
     actions.add_subcommand("inspect", look, help="tensors, architecture and unmatched keys of a checkpoint")
+
+    export = ArgumentParser(
+        description="The encoder of a training run, finished or not, as one file for --model."
+    )
+    export.add_argument("run", metavar="RUN", help="folder that `retrace train` wrote")
+    export.add_argument("out", metavar="FILE", help="file to write, .safetensors")
+    export.add_argument("--half", action="store_true", help="store the weights in float16")
+    export.add_argument("--json", action="store_true", help="print the model card as JSON")
+    actions.add_subcommand("export", export, help="write the encoder of a training run")
     return parser
 
 
@@ -43,6 +52,15 @@ def run(args: Namespace) -> int:
     if args.action == "list":
         ships = weights.shipped()
         print(json.dumps([asdict(one) for one in ships], indent=2) if options.json else _listing(ships))
+    elif args.action == "export":
+        from retrace.verbs.train import export_run
+
+        model = export_run(options.run, options.out, half=options.half)
+        print(
+            json.dumps(model.card, indent=2)
+            if options.json
+            else f"{options.out}: {model.name} {model.sha256[:12]}"
+        )
     else:
         inspection = weights.inspect(options.path)
         print(json.dumps(asdict(inspection), indent=2) if options.json else _report(inspection))

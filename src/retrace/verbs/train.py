@@ -5,7 +5,7 @@ import json
 import platform
 import subprocess
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ import torch
 from jsonargparse import ArgumentParser
 
 from retrace import __version__, encoders, recipes
-from retrace.errors import UsageError
+from retrace.encoders import Model
+from retrace.errors import RetraceError, UsageError
 from retrace.files import atomic_path
 from retrace.methods.stfc3 import STFC3
 from retrace.training import data as training_data
+from retrace.training.checkpoints import LAST, read_checkpoint
 from retrace.training.config import TrainConfig, check, to_plain
 from retrace.training.run import FitResult, fit
 from retrace.video.loader import throughput
@@ -212,6 +214,60 @@ def train(
 
 def export(config: TrainConfig, recipe: str, data: str, result: FitResult, path: Path) -> None:
     """Write the trained encoder with its card: how it came to be, in plain values."""
+    state = result.module.export_encoder().state_dict()
+    head = getattr(result.module.method, "head", None)
+    tensors = head.state_dict() if isinstance(head, torch.nn.Module) else {}
+    metrics = {name: value for name, value in result.last.items() if name not in _SPEED}
+    encoders.save(make_model(config, recipe, data, result.step, state, tensors, metrics), path)
+
+
+def export_run(run: str | Path, path: str | Path, *, half: bool = False) -> Model:
+    """Write the encoder of a run as it stands at its last checkpoint, finished or not.
+
+    Args:
+        run: folder that `retrace train` wrote.
+        path: .safetensors to write; its card says at which step the run stood.
+        half: store the weights in float16.
+
+    Returns: the model that was written.
+
+    Errors: RetraceError for a folder without a run, and an output that cannot be written.
+    """
+    run = Path(run)
+    missing = [name for name in ("config.yaml", LAST) if not (run / name).is_file()]
+    if missing:
+        raise RetraceError(f"{run} has no {missing[0]}; give the folder (--out) of a `retrace train` run.")
+    config = load_config(str(run / "config.yaml"))
+    content = read_checkpoint(run / LAST)
+    data = f"footage from {len(config.data)} sources" if config.data else ""
+    synthetic = "generated scenes" if config.clips.synthetic_weight > 0 else ""
+    model = make_model(
+        config,
+        run.name,
+        " and ".join(part for part in (data, synthetic) if part),
+        int(content["global_step"]),
+        _below("averaged." if config.ema > 0 else "method.encoder.", content["state_dict"]),
+        _below("method.head.", content["state_dict"]),
+        {},
+    )
+    encoders.save(model, path, half=half)
+    return model
+
+
+def _below(prefix: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def make_model(
+    config: TrainConfig,
+    recipe: str,
+    data: str,
+    step: int,
+    state: Mapping[str, torch.Tensor],
+    head: Mapping[str, torch.Tensor],
+    metrics: Mapping[str, float],
+) -> Model:
+    """The trained encoder with its card: how it came to be, in plain values."""
     kept = dataclasses.replace(config.encoder, cut=config.export_cut or config.encoder.cut)
     card = {
         "method": config.method,
@@ -219,17 +275,13 @@ def export(config: TrainConfig, recipe: str, data: str, result: FitResult, path:
         "config": to_plain(_without_paths(config)),
         "data": data,
         "seed": config.seed,
-        "steps": result.step,
-        "metrics": {name: value for name, value in result.last.items() if name not in _SPEED},
+        "steps": step,
+        "metrics": dict(metrics),
         "averaged": config.ema > 0,
         "commit": commit(),
         "versions": {"retrace": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
-    state = result.module.export_encoder().state_dict()
-    head = getattr(result.module.method, "head", None)
-    tensors = head.state_dict() if isinstance(head, torch.nn.Module) else {}
-    name = recipe or config.method
-    encoders.save(encoders.from_state_dict(kept, state, name=name, card=card, head=tensors), path)
+    return encoders.from_state_dict(kept, state, name=recipe or config.method, card=card, head=head)
 
 
 _SPEED = {"clips_per_s", "loader_wait", "peak_memory_mb"}  # of the machine, not of the encoder
