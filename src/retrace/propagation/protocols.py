@@ -122,8 +122,8 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         Protocol(
             "timecycle-davis",
-            "TimeCycle released",
-            6,
+            "TimeCycle released, videoLen 8",
+            7,
             rules=Rules(512**-0.5, 5, "disc", None, joint=False, softmax="frame"),
             feed_back="minmax",
             size=(320, 320),
