@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -161,6 +162,23 @@ def test_a_checkpoint_without_an_encoder(tmp_path):
     save_file({"w": torch.zeros(3)}, tmp_path / "w.safetensors")
     with pytest.raises(RetraceError, match="no ResNet"):
         encoders.load(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_a_checkpoint_of_a_run_is_what_the_run_exports(tmp_path, averaged):
+    """The averaged encoder where there is one, cut where the export is, with the projector."""
+    trained, mean = (EncoderConfig(width=0.125, cut="layer4").build().state_dict() for _ in range(2))
+    state = {f"method.encoder.{key}": value for key, value in trained.items()}
+    state["method.head.proj1.weight"] = torch.ones(2, 64, 1, 1)
+    if averaged:
+        state |= {f"averaged.{key}": value for key, value in mean.items()}
+    config = {"encoder": asdict(EncoderConfig(width=0.125, cut="layer4")), "export_cut": "layer3"}
+    torch.save({"state_dict": state, "retrace": {"config": config}}, tmp_path / "last.ckpt")
+    model = encoders.load(tmp_path / "last.ckpt")
+    expected = mean if averaged else trained
+    assert model.card["encoder"]["cut"] == "layer3"
+    assert all(torch.equal(value, expected[key]) for key, value in model.encoder.state_dict().items())
+    assert list(model.head) == ["proj1.weight"]
 
 
 def test_unknown_name():

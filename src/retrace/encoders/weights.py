@@ -72,7 +72,7 @@ def load(spec: str | Path = "default", *, config: EncoderConfig | None = None) -
         return _random(text.removeprefix("random:"), config)
     path = Path(spec)
     if not path.is_file():
-        known = ", ".join([*EMBEDDED, "lab-patches", "random:resnet18", "random:resnet50"])
+        known = ", ".join([*EMBEDDED, "lab-patches", "random:resnet18", "random:resnet50", "random:default"])
         raise RetraceError(
             f"Model {text!r} is neither a name we know ({known}) nor a file. Check the spelling or the path."
         )
@@ -225,14 +225,7 @@ def _load_file(path: Path, config: EncoderConfig | None, *, name: str) -> Model:
         model = from_state_dict(config or _described(card), state, name=header["name"], card=card, head=head)
         return replace(model, mean=tuple(header["mean"]), std=tuple(header["std"]))
     if config is None and isinstance(header.get("config"), Mapping) and "encoder" in header["config"]:
-        config = _described(header["config"])  # a Lightning checkpoint of `retrace train`
-        trained = {key.removeprefix("state_dict.method."): tensor for key, tensor in tensors.items()}
-        state = {
-            key.removeprefix("encoder."): value
-            for key, value in trained.items()
-            if key.startswith("encoder.")
-        }
-        return from_state_dict(config, state, name=name, card={"file": path.name})
+        return _from_run(header["config"], tensors, name=name, file=path.name)
     found = recognise(tensors)
     if found is None:
         raise RetraceError(
@@ -241,6 +234,21 @@ def _load_file(path: Path, config: EncoderConfig | None, *, name: str) -> Model:
         )
     guessed, state = found
     return from_state_dict(config or guessed, state, name=name, card={"file": path.name})
+
+
+def _from_run(saved: Mapping[str, Any], tensors: Mapping[str, Tensor], *, name: str, file: str) -> Model:
+    """The encoder of a Lightning checkpoint of `retrace train`, as that run exports it: averaged, and cut."""
+    config = _described(saved)
+    if saved.get("export_cut"):
+        config = replace(config, cut=saved["export_cut"])
+
+    def below(prefix: str) -> dict[str, Tensor]:
+        return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+
+    state = below("state_dict.averaged.") or below("state_dict.method.encoder.")
+    return from_state_dict(
+        config, state, name=name, card={"file": file}, head=below("state_dict.method.head.")
+    )
 
 
 def _random(what: str, config: EncoderConfig | None) -> Model:
