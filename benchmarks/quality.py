@@ -29,6 +29,7 @@ from benchmarks.__main__ import machine
 from retrace.encoders import Model, load
 from retrace.metrics.keypoints import correct, longer_box_side
 from retrace.metrics.regions import jaccard, sequence_mean
+from retrace.training.adapt import adapt_model
 from retrace.video.decode import open_video
 
 RESULTS = Path(__file__).with_name("quality.json")
@@ -112,10 +113,18 @@ class Encoder:
         self.model: Model = load(model)
         self.adapt = adapt
         self.protocol: dict[str, object] = {}
+        self._adapted: dict[Path, Model] = {}  # a clip with masks and joints is adapted to once
+
+    def _for(self, video: Path) -> Model:
+        if self.adapt == 0:
+            return self.model
+        if video not in self._adapted:
+            self._adapted[video] = adapt_model(self.model, video, self.adapt)
+        return self._adapted[video]
 
     def masks(self, video: Path, mask: Masks) -> Iterator[Masks]:
         """Through `retrace.propagate`."""
-        result = retrace.propagate(video, mask.astype(np.uint8), model=self.model, adapt=self.adapt)
+        result = retrace.propagate(video, mask.astype(np.uint8), model=self._for(video))
         self.protocol = asdict(result.protocol)
         for frame in result:
             assert frame.masks is not None
@@ -123,12 +132,9 @@ class Encoder:
 
     def points(self, video: Path, first: int, points: Points) -> dict[int, Points]:
         """Through `retrace.propagate`."""
-        label = {
-            "keypoints": [{"name": str(i), "x": float(x), "y": float(y)} for i, (x, y) in enumerate(points)]
-        }
-        result = retrace.propagate(
-            video, {first: label}, model=self.model, adapt=self.adapt, kind="keypoints"
-        )
+        named = [{"name": str(i), "x": float(x), "y": float(y)} for i, (x, y) in enumerate(points)]
+        label = {"frames": [{"index": first, "keypoints": named}]}
+        result = retrace.propagate(video, label, model=self._for(video), kind="keypoints")
         return {frame.index: frame.keypoints for frame in result if frame.keypoints is not None}
 
 
@@ -153,8 +159,9 @@ def davis(videos: Path, way: MaskWay) -> dict[str, float]:
     for folder in tqdm(sorted((videos / "davis2016" / "JPEGImages" / "480p").iterdir()), desc="davis2016"):
         files = sorted((videos / "davis2016" / "Annotations" / "480p" / folder.name).glob("*.png"))
         truth: list[Masks] = [np.asarray(Image.open(file).convert("L")) > 127 for file in files]
-        found = [jaccard(mask, right) for mask, right in zip(way(folder, truth[0]), truth, strict=True)]
-        scores[folder.name] = sequence_mean(np.array(found))
+        agreement = [jaccard(mask, right) for mask, right in zip(way(folder, truth[0]), truth, strict=True)]
+        scores[folder.name] = sequence_mean(np.array(agreement))
+        tqdm.write(f"{folder.name} {scores[folder.name]:.3f}")
     return scores
 
 
@@ -181,6 +188,7 @@ def badja(videos: Path, way: PointWay) -> dict[str, float]:
         predicted = np.stack([found[frame] for frame in frames[1:]])
         right = correct(predicted, joints[1:, chosen], visible[1:, chosen], 0.1, scale[1:])
         scores[name] = float(right.mean())
+        tqdm.write(f"{name} {scores[name]:.3f}")
     return scores
 
 
@@ -201,11 +209,12 @@ def main() -> None:
     for row in arguments.rows or [row for row in LABELS if row not in results]:
         start = time.perf_counter()
         masks, points, encoder = ways(row)
+        joints = badja(arguments.videos, points)  # the shorter part first
         scores = davis(arguments.videos, masks)
-        results[row] = {
+        found: dict[str, Any] = {
             "J": scores,
             "mean J": float(np.mean(list(scores.values()))),
-            "PCK@0.1": badja(arguments.videos, points),
+            "PCK@0.1": joints,
             "model": None if encoder is None else encoder.model.sha256,
             "protocol": None if encoder is None else encoder.protocol,
             "seconds": round(time.perf_counter() - start),
@@ -213,6 +222,10 @@ def main() -> None:
             "commit": commit.strip(),
             "seed": 0,
         }
+        results = (
+            json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        )  # another process may have added rows
+        results[row] = found
         temporary = RESULTS.with_suffix(".partial")
         temporary.write_text(json.dumps(results, indent=2) + "\n")
         temporary.replace(RESULTS)
