@@ -3,6 +3,8 @@
 A message says what was given, what was expected and what to do next. The command line prints it as it is.
 """
 
+import re
+
 
 class RetraceError(Exception):
     """The work could not be done: a bad file, a broken video, a full disk. Exit status 1."""
@@ -10,3 +12,19 @@ class RetraceError(Exception):
 
 class UsageError(RetraceError):
     """The request itself is wrong: an unknown flag, a missing argument, contradicting options. Exit status 2."""
+
+
+def one_line(message: str) -> str:
+    """An error of jsonargparse in the words of a person: one line, no Python types, no full stop."""
+    text = " ".join(message.split())
+    text = re.sub(r'Parser key "([^"]+)":', r"\1:", text)
+    text = re.sub(
+        r"Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: .*? Given value type: .*? "
+        r"Given value: (.*)",
+        r"expected one of \1; got \2",
+        text,
+    )
+    text = re.sub(r"<class 'NoneType'>|NoneType", "null", text)
+    text = re.sub(r"<class '(\w+)'>", r"\1", text)
+    text = text.replace("typing.Literal", "one of ").replace(' in "<unicode string>"', "")
+    return text.rstrip(". ")

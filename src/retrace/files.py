@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, TextIO
 
 from retrace.errors import RetraceError
 
@@ -28,7 +29,44 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
     except OSError as error:
         if error.filename is not None and Path(error.filename) not in {temporary, final, final.parent}:
             raise  # some other file's trouble, not the output's
-        reason = error.strerror or str(error)
-        raise RetraceError(
-            f"Cannot write {final}: {reason}. Choose a folder that is writable and has free space."
-        ) from error
+        raise cannot_write(final, error) from error
+
+
+@contextmanager
+def scratch_file(path: Path) -> Iterator[TextIO]:
+    """Yield a text file for writing and reading (UTF-8) that is gone after the block, whatever happens in it.
+
+    Errors: RetraceError when it cannot be made or the disk is full.
+    """
+    try:
+        file = open(path, "w+", encoding="utf-8")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    try:
+        yield file
+    except OSError as error:
+        if error.filename is not None:
+            raise  # some other file's trouble; writing to an open file names none
+        raise cannot_write(path, error) from error
+    finally:
+        with suppress(
+            OSError
+        ):  # what is left in the buffer may not fit on the disk; nobody needs it any more
+            file.close()
+        path.unlink(missing_ok=True)
+
+
+def same_file(file: IO[str], path: Path) -> bool:
+    """Whether `path` still names the open file. A lock on a file that was removed meanwhile guards nothing."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def cannot_write(path: Path, error: OSError) -> RetraceError:
+    """The sentence for an output that the system refuses."""
+    reason = error.strerror or str(error)
+    return RetraceError(
+        f"Cannot write {path}: {reason}. Choose a folder that is writable and has free space."
+    )

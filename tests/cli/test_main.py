@@ -1,5 +1,6 @@
 """The command line as a person meets it: help, statuses, sentences, and no waiting for torch."""
 
+import errno
 import resource
 import subprocess
 import sys
@@ -86,9 +87,12 @@ def test_every_verb_exists_and_explains_itself(verb: str, capsys: pytest.Capture
 
 @pytest.mark.parametrize("verb", list(cli.VERBS))
 def test_every_verb_refuses_an_unknown_flag(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Status 2, no traceback, nothing on stdout."""
+    """Status 2, one sentence without the page of usage, no traceback, nothing on stdout."""
     assert cli.main([verb, "--no-such-flag"]) == 2
     printed = capsys.readouterr()
+    assert len(printed.err.splitlines()) == 1
+    assert printed.err.startswith(f"retrace {verb}: ")
+    assert "--help" in printed.err
     assert "Traceback" not in printed.err
     assert printed.out == ""
 
@@ -97,6 +101,11 @@ def test_every_verb_refuses_an_unknown_flag(verb: str, capsys: pytest.CaptureFix
     ("error", "status", "sentence"),
     [
         (RetraceError("The disk is full."), 1, "retrace demo: The disk is full.\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "a.png"),
+            1,
+            "retrace demo: No space left on device: a.png. Make room, or choose another disk.\n",
+        ),
         (UsageError("Give one label."), 2, "retrace demo: Give one label.\n"),
         (KeyboardInterrupt(), 130, "\nretrace demo: interrupted; what was finished before is kept.\n"),
     ],
@@ -147,3 +156,39 @@ def test_help_is_quick() -> None:
         assert run.stdout.startswith("usage: retrace")
         assert run.stdout.endswith("False\n")
     assert min(times) < 0.3
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_too_little_memory_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    """Status 1 and what to make smaller."""
+    give(monkeypatch, fail(error))
+    assert cli.main(["demo"]) == 1
+    assert "not enough memory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), OSError(errno.EIO, "Input/output error")])
+def test_other_errors_of_these_types_are_bugs(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """What the machine lacks has its sentence; the rest keeps its traceback."""
+    give(monkeypatch, fail(error))
+    with pytest.raises(type(error)):
+        cli.main(["demo"])
+
+
+def test_help_of_training_does_without_the_training_engine() -> None:
+    """`retrace train --help` imports neither Lightning nor kornia."""
+    code = (
+        "import sys; from retrace.cli.main import main; main(['train', '--help']); "
+        "print({'lightning', 'kornia', 'tensorboard'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
+    )
+    assert done.stdout.splitlines()[-1] == "set()"

@@ -5,9 +5,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from tqdm import tqdm
 
+from retrace.cli.parsing import Parser
 from retrace.datasets.footage import Index
 from retrace.errors import UsageError
 from retrace.verbs import data
@@ -24,9 +25,9 @@ _THOROUGH_HELP = (
 )
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of this verb; one subcommand per job."""
-    parser = ArgumentParser(
+    parser = Parser(
         prog="retrace data",
         description="Look at footage before training on it. Videos are mp4, mov, avi, mkv, webm, gif "
         "and more; a folder of images is a video too, its frames in natural order of their names.",
@@ -41,8 +42,8 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-def _check_parser() -> ArgumentParser:
-    parser = ArgumentParser(
+def _check_parser() -> Parser:
+    parser = Parser(
         description="Open every video and say which are broken, and why. Exit status 1 when one is broken or damaged.",
     )
     parser.add_argument("paths", nargs="+", metavar="PATH", help=_PATHS_HELP)
@@ -51,8 +52,8 @@ def _check_parser() -> ArgumentParser:
     return parser
 
 
-def _index_parser() -> ArgumentParser:
-    parser = ArgumentParser(
+def _index_parser() -> Parser:
+    parser = Parser(
         description="Write an index of all videos. Run again, it opens only those that are new or have changed. "
         "Broken videos are recorded with their reason; the exit status is 1 only when no video can be read.",
     )

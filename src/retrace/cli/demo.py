@@ -5,7 +5,9 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
+
+from retrace.cli.parsing import Parser
 
 if TYPE_CHECKING:
     from retrace.verbs.demo import DemoReport
@@ -13,9 +15,9 @@ if TYPE_CHECKING:
 SUMMARY = "make a short video, carry a label through it, and show how well that went"
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of this verb."""
-    parser = ArgumentParser(
+    parser = Parser(
         prog="retrace demo",
         description="Make a short video of moving objects, keep the mask of its first frame only, carry that mask "
         "through the video with the encoder that ships, and compare every frame with the exact truth. Replaces what an "

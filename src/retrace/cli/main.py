@@ -1,8 +1,10 @@
 """`retrace VERB ...`: find the verb, hand it the rest of the line, turn its errors into a sentence and a status."""
 
 import difflib
+import errno
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -90,16 +92,37 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"retrace {verb}: {error}", file=sys.stderr)
         return WRONG_USE if isinstance(error, UsageError) else FAILED
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        print(f"\nretrace {verb}: interrupted; what was finished before is kept.", file=sys.stderr)
-        return INTERRUPTED
     except (
         BrokenPipeError
     ):  # the reader of our stdout (head, less) has gone; Python would complain again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except (OSError, MemoryError, RuntimeError) as error:
+        sentence = _limit_of_the_machine(error)
+        if debug or sentence is None:
+            raise
+        print(f"retrace {verb}: {sentence}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print(f"\nretrace {verb}: interrupted; what was finished before is kept.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _limit_of_the_machine(error: Exception) -> str | None:
+    """The sentence for a full disk or memory, which can strike anywhere; None for everything else, which is a bug."""
+    if isinstance(error, OSError):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return None
+        where = error.filename2 or error.filename  # of a copy the target
+        return f"{error.strerror}{f': {where}' if where else ''}. Make room, or choose another disk."
+    if isinstance(error, MemoryError) or re.search(r"can't allocate memory|out of memory", str(error)):
+        return (
+            "There is not enough memory for this. Work on smaller frames or on fewer at a time (propagate: --size, "
+            "--num-context; train: --batch_size), or on another --device."
+        )
+    return None
 
 
 def _run(verb: str, rest: list[str]) -> int:

@@ -3,16 +3,17 @@
 import json
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
+from retrace.cli.parsing import Parser
 from retrace.errors import UsageError
 
 SUMMARY = "draw affinities of two frames, PCA of features, training curves"
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of this verb; one subcommand per picture."""
-    parser = ArgumentParser(
+    parser = Parser(
         prog="retrace visualize",
         description="Draw what an encoder sees, and how a training run went. The suffix of --out decides the format: "
         ".png for pixels, .pdf or .svg for vectors.",
@@ -24,8 +25,8 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-def _affinity_parser() -> ArgumentParser:
-    parser = ArgumentParser(
+def _affinity_parser() -> Parser:
+    parser = Parser(
         description="The transition matrix from one frame to another, and for a few points of the first frame "
         "a heat map of where they are found in the second (STFC3 paper, Figure 3).",
     )
@@ -46,8 +47,8 @@ def _affinity_parser() -> ArgumentParser:
     return parser
 
 
-def _pca_parser() -> ArgumentParser:
-    parser = ArgumentParser(
+def _pca_parser() -> Parser:
+    parser = Parser(
         description="The three strongest components of the features, one basis for all frames, as red, green and blue: "
         "what has one colour looks alike to the encoder (STFC3 paper, Figure 7).",
     )
@@ -59,8 +60,8 @@ def _pca_parser() -> ArgumentParser:
     return parser
 
 
-def _curves_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="One panel per number that retrace train logged, all runs in each.")
+def _curves_parser() -> Parser:
+    parser = Parser(description="One panel per number that retrace train logged, all runs in each.")
     parser.add_argument(
         "runs", nargs="+", metavar="RUN_DIR", help="folders of training runs, or metrics.csv files"
     )
@@ -71,11 +72,11 @@ def _curves_parser() -> ArgumentParser:
     return parser
 
 
-def _add_video(parser: ArgumentParser) -> None:
+def _add_video(parser: Parser) -> None:
     parser.add_argument("video", metavar="VIDEO_OR_FRAMES", help="video file, or folder of frames")
 
 
-def _add_model(parser: ArgumentParser, *, short_side: int) -> None:
+def _add_model(parser: Parser, *, short_side: int) -> None:
     parser.add_argument(
         "--model",
         default="default",
@@ -93,7 +94,7 @@ def _add_model(parser: ArgumentParser, *, short_side: int) -> None:
     _add_output(parser)
 
 
-def _add_output(parser: ArgumentParser) -> None:
+def _add_output(parser: Parser) -> None:
     parser.add_argument("--out", required=True, metavar="FIGURE", help="figure to write: .png, .pdf or .svg")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 

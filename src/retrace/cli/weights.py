@@ -4,7 +4,9 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
+
+from retrace.cli.parsing import Parser
 
 if TYPE_CHECKING:
     from retrace.verbs.weights import Inspection, Shipped
@@ -12,20 +14,18 @@ if TYPE_CHECKING:
 SUMMARY = "list the encoders that ship with Retrace, look into a checkpoint file"
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of this verb; one subcommand per action."""
-    parser = ArgumentParser(
+    parser = Parser(
         prog="retrace weights", description="Encoders on disk. Nothing here runs code from a file."
     )
     actions = parser.add_subcommands(required=True, dest="action", metavar="ACTION")
 
-    listing = ArgumentParser(
-        description="The encoders inside the package, ready for --model, without a download."
-    )
+    listing = Parser(description="The encoders inside the package, ready for --model, without a download.")
     listing.add_argument("--json", action="store_true", help="print the whole model cards, as JSON")
     actions.add_subcommand("list", listing, help="encoders that ship with the package")
 
-    look = ArgumentParser(
+    look = Parser(
         description="The tensors of a checkpoint, the encoder recognised in it, and every key that does not fit. "
         "A pickle is read as plain data or refused."
     )
@@ -33,9 +33,7 @@ def build_parser() -> ArgumentParser:
     look.add_argument("--json", action="store_true", help="print the result as JSON")
     actions.add_subcommand("inspect", look, help="tensors, architecture and unmatched keys of a checkpoint")
 
-    export = ArgumentParser(
-        description="The encoder of a training run, finished or not, as one file for --model."
-    )
+    export = Parser(description="The encoder of a training run, finished or not, as one file for --model.")
     export.add_argument("run", metavar="RUN", help="folder that `retrace train` wrote")
     export.add_argument("out", metavar="FILE", help="file to write, .safetensors")
     export.add_argument("--half", action="store_true", help="store the weights in float16")

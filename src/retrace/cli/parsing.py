@@ -1,0 +1,15 @@
+"""The parser of every verb: what it refuses is one sentence, as all other errors are."""
+
+from typing import NoReturn
+
+import jsonargparse
+
+from retrace.errors import UsageError, one_line
+
+
+class Parser(jsonargparse.ArgumentParser):
+    """jsonargparse's parser without the page of usage before an error."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise UsageError. jsonargparse calls this for everything that it refuses."""
+        raise UsageError(f"{one_line(message)}. See {self.prog} --help.") from ex
