@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrace.errors import RetraceError
-from retrace.formats.tables import FrameTable, number, read_json, read_rows
+from retrace.formats.tables import FrameTable, entries, frame_number, number, read_json, read_rows
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,11 @@ def read_boxes(path: str | Path, *, size: tuple[int, int] | None = None) -> dict
     if path.suffix.lower() == ".csv":
         grouped: dict[int, list[dict[str, Any]]] = {}
         for line, row in enumerate(read_rows(path, ("x", "y", "w", "h")), start=2):
-            frame = row.get("frame") or "0"
-            if not frame.isdigit():
-                raise RetraceError(f"{name}, line {line}: frame {frame!r} is not a whole number from 0 on.")
+            frame = frame_number(row.get("frame") or "", f"{name}, line {line}")
             box: dict[str, Any] = {key: row[key] or None for key in ("x", "y", "w", "h")}
             if row.get("name"):
                 box["name"] = row["name"]
-            grouped.setdefault(int(frame), []).append(box)
+            grouped.setdefault(frame, []).append(box)
         return _checked(
             {i: _one_frame(b, f"{name}, frame {i}") for i, b in sorted(grouped.items())}, name, size
         )
@@ -68,7 +66,7 @@ def boxes_from_object(
     """
     if "frames" in content:
         frames = {}
-        for k, frame in enumerate(content["frames"]):
+        for k, frame in enumerate(entries(content, "frames", name)):
             if not isinstance(frame, Mapping) or "boxes" not in frame:
                 raise RetraceError(
                     f'{name}: entry {k} of "frames" has no "boxes". Give {{"index": 0, "boxes": [...]}}.'

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrace.errors import RetraceError
-from retrace.formats.tables import FrameTable, number, read_json, read_rows
+from retrace.formats.tables import FrameTable, entries, frame_number, number, read_json, read_rows
 
 Edge = tuple[int, int]
 
@@ -67,11 +67,12 @@ def keypoints_from_object(
     if "annotations" in content:
         return _checked({0: _from_coco(content, name)}, name, size)
     if "frames" in content:
-        if not isinstance(content["frames"], Sequence) or not content["frames"]:
+        given = entries(content, "frames", name)
+        if not given:
             raise RetraceError(f'{name} has an empty "frames" list. Label at least one frame.')
-        common = content.get("names")
+        common = entries(content, "names", name)
         frames = {}
-        for k, frame in enumerate(content["frames"]):
+        for k, frame in enumerate(given):
             if not isinstance(frame, Mapping) or "keypoints" not in frame:
                 raise RetraceError(
                     f'{name}: entry {k} of "frames" has no "keypoints". Give {{"index": 0, "keypoints": [...]}}.'
@@ -82,14 +83,14 @@ def keypoints_from_object(
             if index in frames:
                 raise RetraceError(f"{name} labels frame {index} twice. Keep one of the entries.")
             frames[index] = _one_frame(frame["keypoints"], common, (), f"{name}, frame {index}")
-        return _checked(dict(sorted(frames.items())), name, size, content.get("skeleton", ()))
+        return _checked(dict(sorted(frames.items())), name, size, entries(content, "skeleton", name))
     if "keypoints" not in content:
         raise RetraceError(
             f'{name} has no "keypoints". Give {{"keypoints": [{{"name": "nose", "x": 10.5, "y": 20.5}}]}}.'
         )
-    names = content.get("names", content.get("keypoint_names"))
+    names = entries(content, "names" if "names" in content else "keypoint_names", name)
     return _checked(
-        {0: _one_frame(content["keypoints"], names, content.get("skeleton", ()), name)}, name, size
+        {0: _one_frame(content["keypoints"], names, entries(content, "skeleton", name), name)}, name, size
     )
 
 
@@ -186,7 +187,8 @@ def _from_flat(values: Sequence[float], names: Any, skeleton: Any, where: str) -
         raise RetraceError(
             f"{where}: a flat list of keypoints is COCO's x, y, v; {len(values)} numbers do not divide by 3."
         )
-    table = np.asarray(values, dtype=np.float64).reshape(-1, 3)
+    numbers = [number(value, f"{where}: entry {k} of the keypoints") for k, value in enumerate(values)]
+    table = np.asarray(numbers, dtype=np.float64).reshape(-1, 3)
     labels = [str(names[k] if names and k < len(names) else k) for k in range(len(table))]
     visible = table[:, 2] > 0
     xy = np.where(visible[:, None], table[:, :2] + 0.5, np.nan)  # COCO counts from pixel centres
@@ -194,20 +196,26 @@ def _from_flat(values: Sequence[float], names: Any, skeleton: Any, where: str) -
 
 
 def _from_coco(content: Mapping[str, Any], where: str) -> Keypoints:
-    people = [a for a in content["annotations"] if isinstance(a, Mapping) and a.get("keypoints")]
+    people = [
+        a for a in entries(content, "annotations", where) if isinstance(a, Mapping) and a.get("keypoints")
+    ]
     images = {a.get("image_id") for a in people}
     if len(images) != 1:
         raise RetraceError(
             f"{where} is a COCO file with keypoints on {len(images)} images; keep the one that is labelled."
         )
-    categories = {c.get("id"): c for c in content.get("categories", ()) if isinstance(c, Mapping)}
+    categories = {c.get("id"): c for c in entries(content, "categories", where) if isinstance(c, Mapping)}
     names: list[str] = []
     xy: list[list[float]] = []
     visible: list[bool] = []
     edges: list[Edge] = []
     for number_, person in enumerate(people):
         category = categories.get(person.get("category_id"), {})
-        part = _from_flat(person["keypoints"], category.get("keypoints"), category.get("skeleton", ()), where)
+        points, labels, joints = (
+            entries(*source, where)
+            for source in ((person, "keypoints"), (category, "keypoints"), (category, "skeleton"))
+        )
+        part = _from_flat(points, labels, joints, where)
         prefix = f"{number_ + 1}/" if len(people) > 1 else ""
         edges += [(i + len(names), j + len(names)) for i, j in part.skeleton]
         names += [prefix + label for label in part.names]
@@ -219,9 +227,11 @@ def _from_coco(content: Mapping[str, Any], where: str) -> Keypoints:
 def _from_rows(rows: list[dict[str, str]], where: str, size: tuple[int, int] | None) -> dict[int, Keypoints]:
     grouped: dict[int, list[dict[str, Any]]] = {}
     for line, row in enumerate(rows, start=2):
-        frame = row.get("frame") or "0"
-        if not frame.isdigit():
-            raise RetraceError(f"{where}, line {line}: frame {frame!r} is not a whole number from 0 on.")
+        frame = frame_number(row.get("frame") or "", f"{where}, line {line}")
+        if not row["name"]:
+            raise RetraceError(
+                f"{where}, line {line} names no keypoint. Give each keypoint a name of its own."
+            )
         missing = not row["x"].strip() or not row["y"].strip()
         hidden = (row.get("visible") or "1").strip().lower() in ("0", "false", "no")
         xy = (
@@ -229,7 +239,7 @@ def _from_rows(rows: list[dict[str, str]], where: str, size: tuple[int, int] | N
             if missing
             else tuple(number(row[a], f"{where}, line {line}, {a}") for a in ("x", "y"))
         )
-        grouped.setdefault(int(frame), []).append(
+        grouped.setdefault(frame, []).append(
             {"name": row["name"], "x": xy[0], "y": xy[1], "visible": not hidden}
         )
     frames = {i: _one_frame(points, None, (), f"{where}, frame {i}") for i, points in sorted(grouped.items())}

@@ -196,7 +196,7 @@ def _from_folder(
                 else "a frame of that name"
             )
         else:
-            position = int(file.stem) if file.stem.isdigit() else None
+            position = int(file.stem) if file.stem.isascii() and file.stem.isdigit() else None
             expected = "its frame number, as in 00000.png"
         if position is None:
             raise RetraceError(f"Mask {file} belongs to no frame: expected {expected}. Rename or remove it.")

@@ -20,6 +20,8 @@ def read_json(path: Path, what: str) -> Mapping[str, Any]:
     text = _read_text(path, what)
     try:
         content = json.loads(text)
+    except RecursionError as error:
+        raise RetraceError(f"{path} nests JSON lists thousands deep. Correct or export it again.") from error
     except json.JSONDecodeError as error:
         raise RetraceError(
             f"{path} is not valid JSON (line {error.lineno}: {error.msg}). Correct or export it again."
@@ -44,6 +46,9 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         raise RetraceError(
             f"{path} has the columns {', '.join(header) or '(none)'}; expected a header with {','.join(columns)}."
         )
+    twice = [c for c in columns if header.count(c) > 1]
+    if twice:
+        raise RetraceError(f"{path} has the column {twice[0]} twice. Keep one of them.")
     rows = []
     for line, cells in enumerate(reader, start=2):
         if not any(cell.strip() for cell in cells):
@@ -65,11 +70,42 @@ def number(value: Any, where: str) -> float:
     """
     try:
         result = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         result = math.nan
     if not math.isfinite(result):
-        raise RetraceError(f"{where} is {value!r}; expected a number.")
+        raise RetraceError(f"{where} is {_short(value)}; expected a number.")
     return result
+
+
+def frame_number(text: str, where: str) -> int:
+    """Turn a CSV cell into the position of a frame; an empty one is frame 0.
+
+    Errors: RetraceError naming `where`.
+    """
+    if text and not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise RetraceError(f"{where}: frame {_short(text)} is not a whole number from 0 on.")
+    return int(text or "0")
+
+
+def entries(content: Mapping[str, Any], key: str, where: str) -> Sequence[Any]:
+    """The list under `key`; an empty one when there is none or null.
+
+    Errors: RetraceError when something else is there.
+    """
+    value = content.get(key)
+    if value is None:
+        return ()
+    if isinstance(value, (str, Mapping)) or not isinstance(value, Sequence):
+        raise RetraceError(f'{where}: "{key}" is {_short(value)}; expected a list.')
+    return value
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not print whole numbers of thousands of digits
+        return "a huge number"
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 class FrameTable:
