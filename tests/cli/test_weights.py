@@ -53,3 +53,15 @@ def test_not_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     printed = capsys.readouterr()
     assert "notes.pth" in printed.err
     assert printed.err.count("\n") == 1
+
+
+def test_list_of_an_installation_without_encoders(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A sentence, status 1."""
+    for module in ("retrace.verbs.weights", "retrace.encoders.weights"):
+        monkeypatch.setattr(f"{module}.EMBEDDED", {"default": "not-there.safetensors"})
+    assert main(["weights", "list"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "lacks the encoder 'default'" in printed.err

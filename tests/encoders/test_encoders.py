@@ -217,3 +217,36 @@ def test_features_take_uint8_and_float_alike():
         model.features(image), model.features(image.float() / 255), atol=1e-4, rtol=1e-4
     )
     assert model.features(image).shape[-2:] == model.grid(33, 47)
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("{bad", "damaged header"),
+        ('{"format": "retrace-encoder-1"}', "damaged header .no name"),
+        (
+            '{"format": "retrace-encoder-1", "name": "x", "mean": [0, 0, 0], "std": [1, 1, 1], '
+            '"card": {"encoder": {"architecture": "vgg"}}}',
+            "cannot build .architecture 'vgg'",
+        ),
+        (
+            '{"format": "retrace-encoder-1", "name": "x", "mean": [0, 0, 0], "std": [1, 1, 1], '
+            '"card": {"encoder": {"strange": 1}}}',
+            "cannot build",
+        ),
+        ("[1]", "no ResNet"),
+    ],
+)
+def test_damaged_headers(tmp_path, header, message):
+    """A file that says it is ours and is not whole, or of another version, is a sentence."""
+    path = tmp_path / "x.safetensors"
+    save_file({"a": torch.zeros(2)}, path, metadata={"retrace": header})
+    with pytest.raises(RetraceError, match=message):
+        encoders.load(path)
+
+
+def test_an_installation_without_the_encoder(monkeypatch):
+    """Says so, and what to do."""
+    monkeypatch.setattr(weights, "EMBEDDED", {"default": "not-there.safetensors"})
+    with pytest.raises(RetraceError, match="lacks the encoder 'default'"):
+        encoders.load("default")

@@ -5,8 +5,7 @@ Nothing here ever executes code from a file: pickles are read with `weights_only
 
 import json
 import pickle
-import struct
-import zipfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
@@ -64,6 +63,11 @@ def load(spec: str | Path = "default", *, config: EncoderConfig | None = None) -
     text = str(spec)
     if text in EMBEDDED:
         with resources.as_file(resources.files("retrace.encoders") / "embedded" / EMBEDDED[text]) as path:
+            if not path.is_file():
+                raise RetraceError(
+                    f"This copy of Retrace lacks the encoder {text!r} ({EMBEDDED[text]} is not in the package). "
+                    "Install it again, or give the path of a checkpoint."
+                )
             return _load_file(path, None, name=text)
     if text == "lab-patches":
         encoder = LabPatches()
@@ -98,7 +102,8 @@ def save(model: Model, path: str | Path, *, half: bool = False) -> None:
     tensors |= {f"{HEAD}{name}": tensor.detach().cpu().contiguous() for name, tensor in model.head.items()}
     header = {"format": FORMAT, "name": model.name, "mean": model.mean, "std": model.std, "card": model.card}
     with atomic_path(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, metadata={"retrace": json.dumps(header)})
+        # Written by us, not by save_file, which makes files that only their owner can read.
+        temporary.write_bytes(safetensors.torch.save(tensors, {"retrace": json.dumps(header)}))
 
 
 def from_state_dict(
@@ -162,7 +167,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise RetraceError(
                 f"{path} is no readable safetensors file ({error}). Download or export it again."
             ) from error
-        return tensors, json.loads(metadata.get("retrace", "{}"))
+        return tensors, _header(metadata.get("retrace", "{}"), path)
     with path.open("rb") as file:
         magic = file.read(2)
     if magic != b"PK" and magic[:1] != b"\x80":  # neither torch's archive nor a pickle
@@ -170,21 +175,15 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} is no checkpoint: it starts like no file of torch. Give a .pth, .ckpt or .safetensors."
         )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about odd pickles; what is wrong is said below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RetraceError(
-            f"{path} is no checkpoint of plain tensors: reading it would run code from the file, which Retrace "
-            "never does. Save its state_dict with torch.save or safetensors and give that file."
+            f"{path} is no checkpoint of plain tensors: it is damaged, or reading it would run code from the file, "
+            "which Retrace never does. Save its state_dict with torch.save or safetensors and give that file."
         ) from error
-    except (
-        RuntimeError,
-        EOFError,
-        zipfile.BadZipFile,
-        struct.error,
-        KeyError,
-        ValueError,
-        AttributeError,
-    ) as error:
+    except Exception as error:  # torch raises a different type for every way a file can be wrong
         raise RetraceError(
             f"{path} is no readable checkpoint ({type(error).__name__}). Download it again."
         ) from error
@@ -222,7 +221,9 @@ def _load_file(path: Path, config: EncoderConfig | None, *, name: str) -> Model:
             key.removeprefix(HEAD): tensor.float() for key, tensor in tensors.items() if key.startswith(HEAD)
         }
         state = {key: tensor for key, tensor in tensors.items() if not key.startswith(HEAD)}
-        model = from_state_dict(config or _described(card), state, name=header["name"], card=card, head=head)
+        model = from_state_dict(
+            config or described(card, str(path)), state, name=header["name"], card=card, head=head
+        )
         return replace(model, mean=tuple(header["mean"]), std=tuple(header["std"]))
     if config is None and isinstance(header.get("config"), Mapping) and "encoder" in header["config"]:
         return _from_run(header["config"], tensors, name=name, file=path.name)
@@ -238,9 +239,7 @@ def _load_file(path: Path, config: EncoderConfig | None, *, name: str) -> Model:
 
 def _from_run(saved: Mapping[str, Any], tensors: Mapping[str, Tensor], *, name: str, file: str) -> Model:
     """The encoder of a Lightning checkpoint of `retrace train`, as that run exports it: averaged, and cut."""
-    config = _described(saved)
-    if saved.get("export_cut"):
-        config = replace(config, cut=saved["export_cut"])
+    config = described(saved, file, cut=saved.get("export_cut"))
 
     def below(prefix: str) -> dict[str, Tensor]:
         return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
@@ -254,7 +253,7 @@ def _from_run(saved: Mapping[str, Any], tensors: Mapping[str, Tensor], *, name: 
 def _random(what: str, config: EncoderConfig | None) -> Model:
     """An untrained encoder, always the same one: the baseline."""
     if what == "default":
-        config = config or _described(load("default").card)
+        config = config or described(load("default").card, "default")
     elif what not in ("resnet18", "resnet50"):
         raise RetraceError(
             f"Model 'random:{what}'; expected random:resnet18, random:resnet50 or random:default."
@@ -280,9 +279,40 @@ def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
     return tensors
 
 
-def _described(card: Mapping[str, Any]) -> EncoderConfig:
-    """The encoder that a card describes under "encoder"."""
-    return EncoderConfig(**{key: _tuples(value) for key, value in card["encoder"].items()})
+def described(card: Mapping[str, Any], file: str, *, cut: str | None = None) -> EncoderConfig:
+    """The encoder that a card describes under "encoder", ending after layer `cut` where that is given.
+
+    Errors: RetraceError when it describes none that can be built.
+    """
+    try:
+        config = EncoderConfig(**{key: _tuples(value) for key, value in card["encoder"].items()})
+        config = replace(config, cut=cut or config.cut)
+        with torch.device("meta"):  # costs nothing, and refuses what cannot be built
+            config.build()
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise RetraceError(
+            f"{file} describes an encoder that this version of Retrace cannot build ({error}). Download or export it "
+            "again, or install the version that wrote it."
+        ) from error
+    return config
+
+
+def _header(text: str, path: Path) -> dict[str, Any]:
+    """Our header in a safetensors file; {} for files of others.
+
+    Errors: RetraceError when it says that it is ours and is not whole.
+    """
+    try:
+        header = json.loads(text)
+    except ValueError as error:
+        raise RetraceError(f"{path} has a damaged header ({error}). Download or export it again.") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        return {}
+    wanted: dict[str, type] = {"name": str, "mean": list, "std": list, "card": dict}
+    wrong = [key for key, kind in wanted.items() if not isinstance(header.get(key), kind)]
+    if wrong:
+        raise RetraceError(f"{path} has a damaged header (no {wrong[0]}). Download or export it again.")
+    return header
 
 
 def _tuples(value: Any) -> Any:

@@ -10,7 +10,16 @@ from torch import Tensor
 
 from retrace.encoders.config import EncoderConfig
 from retrace.encoders.model import fingerprint
-from retrace.encoders.weights import EMBEDDED, FORMAT, Unmatched, load, match, read_tensors, recognise
+from retrace.encoders.weights import (
+    EMBEDDED,
+    FORMAT,
+    Unmatched,
+    described,
+    load,
+    match,
+    read_tensors,
+    recognise,
+)
 from retrace.errors import RetraceError
 
 
@@ -74,12 +83,15 @@ class Inspection:
 
 
 def shipped() -> list[Shipped]:
-    """The encoders inside the package, by name."""
+    """The encoders inside the package, by name.
+
+    Errors: RetraceError when one of them is missing from the installation.
+    """
     found = []
     for name, file in EMBEDDED.items():
+        model = load(name)
         with resources.as_file(resources.files("retrace.encoders") / "embedded" / file) as path:
             size = path.stat().st_size
-        model = load(name)
         found.append(
             Shipped(
                 name=name,
@@ -110,7 +122,7 @@ def inspect(path: str | Path) -> Inspection:
         )
     tensors, header = read_tensors(path)
     ours = header.get("format") == FORMAT
-    config, state = _encoder(tensors, header if ours else {})
+    config, state = _encoder(tensors, header if ours else {}, str(path))
     unmatched, sha256 = None, None
     if config is not None:
         encoder = config.build()
@@ -135,13 +147,9 @@ def inspect(path: str | Path) -> Inspection:
 
 
 def _encoder(
-    tensors: Mapping[str, Tensor], header: Mapping[str, Any]
+    tensors: Mapping[str, Tensor], header: Mapping[str, Any], file: str
 ) -> tuple[EncoderConfig | None, Mapping[str, Tensor]]:
     """The encoder's configuration, from our header or from the tensors' names, and its tensors without a prefix."""
     if header:
-        described = header["card"]["encoder"].items()
-        fields: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in described
-        }
-        return EncoderConfig(**fields), tensors
+        return described(header["card"], file), tensors
     return recognise(tensors) or (None, {})
