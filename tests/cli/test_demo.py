@@ -32,3 +32,10 @@ def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A video of one frame; status 2."""
     assert main(["demo", "--out", str(tmp_path), "--frames", "1", "--quiet"]) == 2
     assert "at least 2" in capsys.readouterr().err
+
+
+def test_an_unknown_model_leaves_nothing(tmp_path, capsys):
+    """It is refused before the video is made."""
+    assert main(["demo", "--out", str(tmp_path / "d"), "--model", "nobody", "--quiet"]) == 1
+    assert "nobody" in capsys.readouterr().err
+    assert not (tmp_path / "d").exists()

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retrace.encoders import Model
+from retrace.devices import choose_device
+from retrace.encoders import Model, load
 from retrace.errors import UsageError
 from retrace.files import atomic_path
 from retrace.formats.davis_png import write_mask
@@ -76,6 +77,10 @@ def demo(
     """
     if frames < 2:
         raise UsageError(f"A video of {frames} frames shows nothing; give at least 2.")
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"seed is {seed}; expected a whole number from 0 to 2^63 - 1.")
+    choose_device(device)  # what can be refused is refused before anything is made
+    loaded = model if isinstance(model, Model) else load(model)
     tell = progress or (lambda stage, done, total: None)
     out = Path(out)
     start = time.perf_counter()
@@ -94,7 +99,7 @@ def demo(
     tell("making a video", 1, 1)
     made = time.perf_counter()
 
-    result = propagate(video, label, model=model, out=out / "result", overwrite=True, device=device)
+    result = propagate(video, label, model=loaded, out=out / "result", overwrite=True, device=device)
     overlap = np.full((len(objects), frames), np.nan)
     copied = np.full((len(objects), frames), np.nan)
     confidence = np.full((len(objects), frames), np.nan)
