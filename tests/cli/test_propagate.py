@@ -120,3 +120,28 @@ def test_sizes() -> None:
     assert [parse_size(text) for text in (None, "480", "320x480", "0")] == [None, 480, (320, 480), 0]
     with pytest.raises(UsageError):
         parse_size("1x2x3")
+
+
+def test_a_video_that_breaks_in_the_middle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The frames before the break are kept, one sentence says where it is, and the status is 1, the second time too."""
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    image = np.zeros((32, 48, 3), np.uint8)
+    for t in range(4):
+        Image.fromarray(image).save(frames / f"{t}.png")
+    (frames / "2.png").write_bytes(b"broken")
+    Image.fromarray(np.eye(32, 48, dtype=np.uint8)).save(tmp_path / "label.png")
+    words = [
+        "propagate",
+        str(frames),
+        "--labels",
+        str(tmp_path / "label.png"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    words += ["--model", "lab-patches", "--no-overlay", "--quiet", "--json"]
+    for _ in range(2):
+        assert main(words) == 1
+        out, _ = capsys.readouterr()
+        assert "2.png is not an image" in json.loads(out)["video"]["damage"]
+    assert sorted(p.name for p in (tmp_path / "out" / "masks").iterdir()) == ["0.png", "1.png"]

@@ -211,7 +211,7 @@ def test_output_folder_rules(folder: Path, model: Model, tmp_path: Path) -> None
     assert [p.name for p in foreign.iterdir()] == ["thesis.txt"]
     with pytest.raises(RetraceError, match="is a file"):
         propagate(folder, mask(), model=model, out=foreign / "thesis.txt")
-    with pytest.raises(RetraceError, match="Cannot write into"):
+    with pytest.raises(RetraceError, match="Cannot write"):
         propagate(folder, mask(), model=model, out=foreign / "thesis.txt" / "deeper")
 
 
@@ -400,3 +400,55 @@ def test_worker_raises_what_its_work_raised() -> None:
         fill()
     with pytest.raises(ValueError, match="0"):
         worker.close()
+
+
+def test_a_run_without_a_frame_leaves_nothing(
+    folder: Path, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever stops a run before its first frame, folders that were made for it go again."""
+    with pytest.raises(RetraceError, match="Cannot write"):
+        propagate(
+            folder,
+            mask(),
+            model=load("random:resnet18"),
+            out=tmp_path / "new" / "out",
+            adapt=1,
+            save_adapted=folder / "a0.png" / "x.safetensors",
+            **FAST,
+        )
+    assert not (tmp_path / "new").exists()
+    result = propagate(folder, mask(), model=model, out=tmp_path / "new" / "out", **FAST)
+    monkeypatch.setattr(result._engine, "encode", fail_to_encode)
+    with pytest.raises(RuntimeError, match="memory"):
+        result.run()
+    assert not (tmp_path / "new").exists()
+
+
+def fail_to_encode(image: object) -> None:
+    """An encoder that the machine cannot run."""
+    raise RuntimeError("can't allocate memory")
+
+
+def test_what_a_killed_run_left_is_no_obstacle(folder: Path, model: Model, tmp_path: Path) -> None:
+    """Lock and temporary files of a run that was killed at its very beginning do not make the folder foreign."""
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in (".lock", ".run.123.partial.json", ".frames.partial.jsonl"):
+        (out / name).write_text("")
+    assert propagate(folder, mask(), model=model, out=out, **FAST).run()["status"] == "complete"
+    assert not [p.name for p in out.iterdir() if p.name.startswith(".")]
+
+
+def test_overwriting_begins_when_the_run_does(folder: Path, model: Model, tmp_path: Path) -> None:
+    """Results that shall be replaced are there until the first frame is asked for."""
+    out = tmp_path / "out"
+    propagate(folder, mask(), model=model, out=out, **FAST).run()
+    result = propagate(folder, mask(value=2), model=model, out=out, overwrite=True, **FAST)
+    assert (out / "result.json").exists()
+    assert result.run()["labels"]["names"] == ["2"]
+
+
+def test_seed_beyond_what_a_generator_takes(folder: Path, model: Model) -> None:
+    """Refused before anything is read."""
+    with pytest.raises(UsageError, match="seed is"):
+        propagate(folder, mask(), model=model, seed=2**63, **FAST)

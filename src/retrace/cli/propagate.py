@@ -5,13 +5,14 @@ import sys
 from pathlib import Path
 from typing import Any, get_args
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from tqdm import tqdm
 
+from retrace.cli.parsing import Parser
 from retrace.errors import UsageError
 from retrace.formats.labels import Kind
 from retrace.propagation.protocols import PROTOCOLS
-from retrace.verbs.propagate import DTYPES, Knobs, Propagation, propagate
+from retrace.verbs.propagate import DTYPES, Knobs, propagate
 
 SUMMARY = "carry the label of one frame to all the other frames of a video"
 
@@ -21,12 +22,13 @@ Labels are a mask or part map (PNG: palette, grey or colours), a painted texture
 (JSON, CSV), or a folder of masks named like the frames they label: a later labelled frame corrects what was carried
 so far. DIR receives masks/ (or textures/, keypoints.json and .csv, boxes.json and .csv), overlay.mp4 to look at, and
 result.json with the confidence of every object in every frame. The same command again says that it is done, or
-starts an interrupted run afresh."""
+starts an interrupted run afresh. Of a video that breaks in the middle the frames before the break are kept; the exit
+status is then 1."""
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of this verb."""
-    parser = ArgumentParser(prog="retrace propagate", description=_DESCRIPTION)
+    parser = Parser(prog="retrace propagate", description=_DESCRIPTION)
     add = parser.add_argument
     add("video", metavar="VIDEO", help="video file (mp4, mov, avi, mkv, webm, gif, ...) or folder of frames")
     add(
@@ -134,14 +136,12 @@ def run(args: Namespace) -> int:
         print(f"{args.out} holds this very run, finished. Redo it with --overwrite.", file=sys.stderr)
         head = {key: value for key, value in result.finished.items() if key != "frames"}
         print(json.dumps(head, indent=1) if args.json else _text(head, Path(args.out)))
-        return 0
+        return _status(head)
     total = None if result.video.num_frames is None else len(result)
     with tqdm(total=total, unit="frame", disable=args.quiet, file=sys.stderr, dynamic_ncols=True) as bar:
         summary = result.run(lambda _: _advance(bar))
     print(json.dumps(summary, indent=1) if args.json else _text(summary, Path(args.out)))
-    for problem in _doubtful(result):
-        print(problem, file=sys.stderr)
-    return 0
+    return _status(summary)
 
 
 def parse_size(text: str | None) -> int | tuple[int, int] | None:
@@ -163,9 +163,9 @@ def _advance(bar: Any) -> None:
     bar.update(1)
 
 
-def _doubtful(result: Propagation) -> list[str]:
-    damage = result.video.damage
-    return [f"retrace propagate: {damage}"] if damage else []
+def _status(summary: dict[str, Any]) -> int:
+    """1 for a video that broke in the middle: what came before the break is there, the job is not done."""
+    return 1 if summary["video"]["damage"] else 0
 
 
 def _text(summary: dict[str, Any], out: Path) -> str:
@@ -178,6 +178,8 @@ def _text(summary: dict[str, Any], out: Path) -> str:
         ("model", summary["model"]["name"]),
         ("protocol", summary["protocol"]["name"]),
     ]
+    if summary["video"]["damage"]:
+        rows.append(("damage", summary["video"]["damage"]))
     if "void_pixels" in summary["labels"]:
         rows.append(
             ("void", f"{summary['labels']['void_pixels']} label pixels of value 255 were taken as background")

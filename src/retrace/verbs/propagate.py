@@ -323,10 +323,15 @@ class Propagation:
 
         try:
             if writer is not None:
-                writer.finish(head)
+                if count:
+                    writer.finish(head)
+                else:
+                    writer.abandon()
         finally:
             self.summary = head()
             if self._folder is not None and writer is not None:
+                if count == 0:
+                    self._folder.discard()
                 self._folder.release()
                 if status == "complete":
                     self.finished = self.summary
@@ -383,6 +388,8 @@ def propagate(
     chosen_device = choose_device(device)
     if dtype not in DTYPES:
         raise UsageError(f"dtype {dtype!r} is unknown. Choose from {', '.join(DTYPES)}.")
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"seed is {seed}; expected a whole number from 0 to 2^63 - 1.")
     if adapt < 0:
         raise UsageError(f"adapt is {adapt}; expected a number of training steps, 0 for none.")
     if save_adapted is not None and (adapt == 0 or Path(save_adapted).suffix != ".safetensors"):
@@ -414,8 +421,8 @@ def propagate(
         fingerprint = {
             "retrace version": __version__,
             "video": video_identity(reader.path),
-            "labels": f"{label_set.kind} {label_set.sha256}",
-            "model": f"{loaded.name} {loaded.sha256}",
+            "labels": f"{label_set.kind} {label_set.sha256[:16]}",
+            "model": f"{loaded.name} {loaded.sha256[:16]}",
             "protocol": json.dumps(asdict(resolved)),
             "adapt": str(adapt),
             "seed": str(seed),

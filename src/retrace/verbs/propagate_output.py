@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
 from retrace.errors import RetraceError
-from retrace.files import atomic_path
+from retrace.files import atomic_path, cannot_write, same_file, scratch_file
 from retrace.formats.boxes import BoxWriter
 from retrace.formats.davis_png import write_mask
 from retrace.formats.keypoints import KeypointWriter
@@ -63,7 +63,8 @@ class RunFolder:
         self.finished: dict[str, Any] | None = None
         self._fingerprint = fingerprint
         self._lock: IO[str] | None = None
-        made = not self.path.exists()
+        self._overwrite = overwrite
+        self._made: list[Path] = []
         self._check_owner()
         try:
             self._acquire()
@@ -71,28 +72,33 @@ class RunFolder:
             if found is not None:
                 self._compare(found)
                 self.finished = self._complete()
-            if self.finished is None:
-                self.clear()
-                with atomic_path(self.path / RUN) as temporary:
-                    temporary.write_text(json.dumps({"fingerprint": fingerprint}, indent=1) + "\n")
-            else:
+            if self.finished is not None:
                 self.release()
         except BaseException:
             self.release()
-            if made:
-                shutil.rmtree(self.path, ignore_errors=True)
             raise
 
     def begin(self) -> None:
-        """Take the folder (again) for this run and remove what an earlier attempt left.
+        """Take the folder (again) for this run, remove what an earlier run left, and sign it.
 
         Errors: RetraceError when another process writes there or has made it another run's folder in between.
         """
         self._acquire()
-        found = self._found()
+        found = None if self._overwrite else self._found()
         if found is not None:
             self._compare(found)
+        self._overwrite = False  # only what was there when the person said so
+        try:
+            self.clear()
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        with atomic_path(self.path / RUN) as temporary:
+            temporary.write_text(json.dumps({"fingerprint": self._fingerprint}, indent=1) + "\n")
+
+    def discard(self) -> None:
+        """Leave nothing of a run that wrote no frame; call while the folder is held, then `release`."""
         self.clear()
+        (self.path / RUN).unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove what an earlier run of ours left: the files we write and temporary ones, nothing else."""
@@ -102,15 +108,22 @@ class RunFolder:
                 shutil.rmtree(target)
             else:
                 target.unlink(missing_ok=True)
-        for left in self.path.glob(".*.partial*"):
+        for left in filter(_is_temporary, self.path.iterdir()):
             left.unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Let another process write here."""
+        """Let another process write here; folders that were made for a run that came to nothing go again."""
         if self._lock is not None:
+            (self.path / LOCK).unlink(
+                missing_ok=True
+            )  # while it is held, so that nobody's new lock is unlinked
             self._lock.close()
             self._lock = None
-            (self.path / LOCK).unlink(missing_ok=True)
+        with suppress(OSError):  # not empty: something came of it
+            while self._made:
+                self._made[-1].rmdir()
+                self._made.pop()
+        self._made = []
 
     def _check_owner(self) -> None:
         if not self.path.exists():
@@ -118,7 +131,7 @@ class RunFolder:
         if not self.path.is_dir():
             raise RetraceError(f"{self.path} is a file, not a folder. Give another --out.")
         try:
-            others = [p.name for p in self.path.iterdir() if p.name != LOCK]
+            others = [p.name for p in self.path.iterdir() if p.name != LOCK and not _is_temporary(p)]
         except OSError as error:
             raise RetraceError(
                 f"Cannot look into {self.path}: {error.strerror}. Choose another folder."
@@ -134,16 +147,15 @@ class RunFolder:
         if self._lock is not None:
             return
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = open(self.path / LOCK, "w")
+            lock = self._open_lock()
         except OSError as error:
-            raise RetraceError(
-                f"Cannot write into {self.path}: {error.strerror}. Choose a folder that is writable and has free space."
-            ) from error
+            raise cannot_write(self.path, error) from error
         try:
             import fcntl
 
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not same_file(lock, self.path / LOCK):  # its owner has just removed it; it would guard nothing
+                raise BlockingIOError
         except ImportError:
             pass  # Windows: the folder is not guarded against a second process
         except OSError as error:
@@ -153,6 +165,18 @@ class RunFolder:
             ) from error
         self._lock = lock
 
+    def _open_lock(self) -> IO[str]:
+        """Make the folder, noting which parents were missing, and open the lock file in it."""
+        missing = [p for p in (self.path, *self.path.parents) if not p.exists()]
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            self._made.append(folder)
+        try:
+            return open(self.path / LOCK, "w")
+        except OSError:
+            self.release()
+            raise
+
     def _found(self) -> Fingerprint | None:
         path = self.path / RUN
         if not path.exists():
@@ -160,7 +184,7 @@ class RunFolder:
         try:
             found = json.loads(path.read_text())["fingerprint"]
             return {str(key): str(value) for key, value in found.items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RetraceError(
                 f"{path} is not readable as the record of a run. Choose another folder, or add --overwrite."
             ) from error
@@ -180,7 +204,7 @@ class RunFolder:
         path = self.path / RESULT
         if not path.exists():
             return None
-        with suppress(ValueError):
+        with suppress(OSError, ValueError):
             content = json.loads(path.read_text())
             if isinstance(content, dict) and content.get("status") == "complete":
                 return content
@@ -324,7 +348,9 @@ class ResultWriter:
                 self._video = opening.enter_context(
                     VideoWriter(folder / "overlay.mp4", height=size[0], width=size[1], fps=fps)
                 )
-            self._spool = opening.enter_context(open(folder / FRAMES, "w", encoding="utf-8"))
+            scratch = opening.enter_context(ExitStack())
+            self._spool = scratch.enter_context(scratch_file(folder / FRAMES))
+            self._scratch = scratch.pop_all()
             self._stack = opening.pop_all()
         self._labels: Worker[Any] = Worker(self._write_labels)
         self._drawing: Worker[Any] | None = Worker(self._write_overlay) if overlay else None
@@ -335,6 +361,15 @@ class ResultWriter:
         if self._drawing is not None:
             self._drawing.put(frame)
 
+    def abandon(self) -> None:
+        """Leave no file of a run that was stopped before its first frame."""
+        stopped = RetraceError("stopped before the first frame")
+        with self._scratch, suppress(RetraceError):
+            self._stack.__exit__(RetraceError, stopped, None)
+        self._labels.close()
+        if self._drawing is not None:
+            self._drawing.close()
+
     def finish(self, head: Callable[[], Mapping[str, Any]]) -> None:
         """Complete all files, `result.json` last.
 
@@ -343,25 +378,25 @@ class ResultWriter:
 
         Errors: RetraceError when a file cannot be written; temporary files are then removed.
         """
-        try:
+        with self._scratch:
             try:
-                self._labels.close()
-            finally:
-                if self._drawing is not None:
-                    self._drawing.close()
-        except BaseException as error:
-            self._stack.__exit__(type(error), error, error.__traceback__)
-            (self.folder / FRAMES).unlink(missing_ok=True)
-            raise
-        self._stack.close()
-        with atomic_path(self.folder / RESULT) as temporary:
-            with open(temporary, "w", encoding="utf-8") as file:
-                file.write(json.dumps(dict(head()), indent=1)[:-2] + ',\n "frames": [')
-                with open(self.folder / FRAMES, encoding="utf-8") as lines:
-                    for k, line in enumerate(lines):
+                try:
+                    self._labels.close()
+                finally:
+                    if self._drawing is not None:
+                        self._drawing.close()
+                self._spool.flush()
+            except BaseException as error:
+                self._stack.__exit__(type(error), error, error.__traceback__)
+                raise
+            self._stack.close()
+            with atomic_path(self.folder / RESULT) as temporary:
+                with open(temporary, "w", encoding="utf-8") as file:
+                    file.write(json.dumps(dict(head()), indent=1)[:-2] + ',\n "frames": [')
+                    self._spool.seek(0)
+                    for k, line in enumerate(self._spool):
                         file.write(("," if k else "") + "\n  " + line.rstrip("\n"))
-                file.write("\n ]\n}\n")
-        (self.folder / FRAMES).unlink()
+                    file.write("\n ]\n}\n")
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -392,6 +427,11 @@ class ResultWriter:
         assert self._video is not None
         labels = FrameLabels(frame.masks, frame.keypoints, frame.boxes, frame.texture, frame.confidence)
         self._video.write(self._painter.draw(frame.image, labels, index=frame.index, time=frame.time))
+
+
+def _is_temporary(path: Path) -> bool:
+    """Whether `atomic_path` or a writer of ours gave this name to a file that was to get another."""
+    return path.name.startswith(".") and ".partial" in path.name
 
 
 def video_identity(path: Path) -> str:
