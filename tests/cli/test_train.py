@@ -136,7 +136,7 @@ def test_data_from_the_environment(recipe, footage, tmp_path, capsys, monkeypatc
         (["{recipe}", "--clips.fps", "8", "--clips.stride", "2"], "clips.fps / clips.stride"),
         (["{recipe}", "--epochs", "1", "--data", "x", "--out", "o"], "clips.per_video"),
         (["{broken}"], "templature"),
-        (["{recipe}", "--device", "abacus", "--data", "{footage}", "--out", "{out}"], "device is 'abacus'"),
+        (["{recipe}", "--device", "abacus", "--data", "{footage}", "--out", "{out}"], "Device 'abacus'"),
     ],
 )
 def test_wrong_use_is_a_sentence_and_status_2(recipe, footage, tmp_path, capsys, flags, sentence):
@@ -170,3 +170,43 @@ def test_packaged_recipes_are_complete_and_know_no_machine(name):
     config = load_config(name, "--data", "somewhere", "--out", "here")
     check(config)
     assert not {"data", "out", "init"} & yaml.safe_load(find(name).read_text()).keys()
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("steps: [1, 2\n  a: b: c", "not valid YAML (line 2"),
+        ("- a\n- b\n", "is a list; expected keys"),
+        ("", "is empty; expected keys"),
+        ("clips: 5\n", "clips is 5; expected keys below it"),
+        ("stepz: 3\n", "stepz"),
+        ("steps: many\n", "steps: expected one of int, null; got many"),
+    ],
+)
+def test_files_that_are_no_recipes(tmp_path, capsys, content, sentence):
+    """One sentence that says what is there instead, and no folder."""
+    path = tmp_path / "r.yaml"
+    path.write_text(content)
+    assert main(["train", str(path), "--out", str(tmp_path / "run")]) == 2
+    printed = capsys.readouterr().err
+    assert sentence in printed
+    assert len(printed.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--seed", "-1"],
+        ["--stfc3.crop_size", "-4"],
+        ["--encoder.width", "0"],
+        ["--export_cut", "foo"],
+        ["--clips.short_side", "-3"],
+    ],
+)
+def test_values_that_cannot_be_trained_with(tmp_path, capsys, flags):
+    """Refused by name before anything is made."""
+    words = ["train", "stfc3-laptop", "--out", str(tmp_path / "run"), *flags]
+    assert main(words) == 2
+    assert flags[0].removeprefix("--").split(".")[-1] in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

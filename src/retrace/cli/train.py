@@ -9,7 +9,6 @@ from typing import Any
 
 from retrace import recipes
 from retrace.errors import UsageError
-from retrace.training.stream import failures_by_reason
 from retrace.verbs.train import RecipeParser, TrainReport, config_of, train
 
 SUMMARY = "learn an encoder from unlabelled video"
@@ -83,6 +82,8 @@ def _listing(known: dict[str, str]) -> str:
 
 def _text(report: TrainReport) -> str:
     """The report for reading."""
+    from retrace.training.stream import failures_by_reason
+
     begun = f" (from {report.resumed_from})" if report.resumed_from else ""
     rows = [("steps", f"{report.step} of {report.steps}{begun}")]
     if "loss" in report.metrics:

@@ -144,6 +144,8 @@ class STFC3Config:
             raise ValueError(
                 f"clip_length is {self.clip_length}; cycles={self.cycles!r} needs at least {shortest} frames"
             )
+        if self.crop_size < 16:
+            raise ValueError(f"crop_size is {self.crop_size}; expected at least 16 pixels")
         if not self.temperature > 0:
             raise ValueError(f"temperature is {self.temperature}; expected a number above 0")
 

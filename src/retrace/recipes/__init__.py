@@ -1,7 +1,10 @@
 """Recipes: one YAML per published run, one per laptop run. They hold no machine path."""
 
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+
+import yaml
 
 from retrace.errors import UsageError
 
@@ -31,3 +34,32 @@ def find(recipe: str) -> Path:
         f"There is no recipe {recipe!r}: no such file, and the packaged ones are {', '.join(names)}. "
         "`retrace train --list` describes them."
     )
+
+
+def check(path: Path, *, sections: Sequence[str] = ()) -> None:
+    """Refuse a file that is no recipe, before its keys are looked at.
+
+    Args:
+        path: of the recipe.
+        sections: keys under which there are further keys.
+
+    Errors: UsageError naming the line where the YAML breaks, or what is there instead of keys.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"Recipe {path} is not a text file. Give a YAML file, or a name of --list."
+        ) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1}: {getattr(error, 'problem', None)})" if mark else ""
+        raise UsageError(f"Recipe {path} is not valid YAML{where}. Correct that line.") from error
+    if not isinstance(content, dict):
+        found = "empty" if content is None else f"a {type(content).__name__}"
+        raise UsageError(f"Recipe {path} is {found}; expected keys with values, such as 'steps: 1000'.")
+    for key in sections:
+        if key in content and not isinstance(content[key], dict):
+            raise UsageError(
+                f"Recipe {path}: {key} is {content[key]!r}; expected keys below it. `retrace train --help` lists them."
+            )

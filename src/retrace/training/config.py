@@ -9,6 +9,7 @@ from typing import Any, Literal
 import yaml
 
 from retrace.encoders.config import EncoderConfig
+from retrace.encoders.resnet import LAYERS
 from retrace.errors import RetraceError, UsageError
 from retrace.files import atomic_path
 from retrace.methods.stfc3 import STFC3Config
@@ -169,6 +170,15 @@ def check(config: TrainConfig) -> None:
         demand(value >= 1, key, value, "a whole number of at least 1")
     for key, value in (("workers", config.workers), ("threads", config.threads)):
         demand(value >= 0, key, value, "0 or more")
+    demand(0 <= config.seed < 2**63, "seed", config.seed, "a whole number from 0 to 2^63 - 1")
+    demand(config.encoder.width > 0, "encoder.width", config.encoder.width, "a number above 0")
+    layers = LAYERS[: LAYERS.index(config.encoder.cut) + 1] if config.encoder.cut in LAYERS else LAYERS
+    demand(
+        config.export_cut is None or config.export_cut in layers,
+        "export_cut",
+        config.export_cut,
+        f"one of the trained layers, {', '.join(layers)}, or null",
+    )
     demand(config.epochs is None or config.epochs > 0, "epochs", config.epochs, "a number above 0")
     demand(0 <= config.ema < 1, "ema", config.ema, "a decay from 0 (off) to below 1")
     demand(config.optimizer.lr > 0, "optimizer.lr", config.optimizer.lr, "a number above 0")
@@ -182,6 +192,12 @@ def check(config: TrainConfig) -> None:
         "exactly one of the two (set the other to null)",
     )
     demand(clips.per_video is None or clips.per_video >= 1, "clips.per_video", clips.per_video, "at least 1")
+    demand(
+        clips.short_side == 0 or clips.short_side >= 16,
+        "clips.short_side",
+        clips.short_side,
+        "at least 16 pixels, or 0 for the size of the footage",
+    )
     demand(clips.fps is None or clips.fps > 0, "clips.fps", clips.fps, "a number above 0")
     demand(clips.stride is None or clips.stride >= 1, "clips.stride", clips.stride, "at least 1")
     for key, weight in (

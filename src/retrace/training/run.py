@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from retrace import __version__
 from retrace.devices import choose_device
 from retrace.errors import RetraceError, UsageError
+from retrace.files import cannot_write, same_file
 from retrace.training import checkpoints
 from retrace.training.callbacks import Average, Journal, Saver
 from retrace.training.config import TrainConfig, check_same_run, save_config, to_plain
@@ -73,20 +74,23 @@ def _only_run(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         stream = (out / ".lock").open("w")
     except OSError as error:
-        raise RetraceError(
-            f"Cannot write into {out}: {error.strerror}. Choose a folder that is writable and has free space."
-        ) from error
+        raise cannot_write(out, error) from error
     with stream:
         if sys.platform != "win32":
             import fcntl
 
             try:
                 fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not same_file(stream, out / ".lock"):
+                    raise BlockingIOError  # its owner has just removed it
             except OSError as error:
                 raise RetraceError(
                     f"Another `retrace train` is writing into {out}. Wait for it, stop it, or give another --out."
                 ) from error
-        yield
+        try:
+            yield
+        finally:
+            (out / ".lock").unlink(missing_ok=True)  # while it is held, so that nobody's new lock is unlinked
 
 
 @contextlib.contextmanager

@@ -8,21 +8,22 @@ from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jsonargparse import ArgumentParser
 
 from retrace import __version__, encoders, recipes
 from retrace.encoders import Model
-from retrace.errors import RetraceError, UsageError
+from retrace.errors import RetraceError, UsageError, one_line
 from retrace.files import atomic_path
 from retrace.methods.stfc3 import STFC3
-from retrace.training import data as training_data
 from retrace.training.checkpoints import LAST, read_checkpoint
 from retrace.training.config import TrainConfig, check, to_plain
-from retrace.training.run import FitResult, fit
 from retrace.video.loader import throughput
+
+if TYPE_CHECKING:
+    from retrace.training.run import FitResult
 
 LOADER_SECONDS = 10.0  # how long the loader is measured alone
 
@@ -91,15 +92,19 @@ class RecipeParser(ArgumentParser):
             first = super().parse_args(words, *rest, **settings)
             if first.recipe is None:
                 return first
-            return super().parse_args(
-                ["--config", str(recipes.find(first.recipe)), *_unset_rivals(words)], *rest, **settings
-            )
+            recipe = recipes.find(first.recipe)
+            recipes.check(recipe, sections=_SECTIONS)
+            return super().parse_args(["--config", str(recipe), *_unset_rivals(words)], *rest, **settings)
         except (ArgumentError, ValueError, TypeError) as error:
-            reason = " ".join(str(error).split()).rstrip(".")
+            reason = one_line(str(error))
             raise UsageError(
                 f"{reason}. `retrace train --help` lists every key, `retrace train --list` the recipes."
             ) from error
 
+
+_SECTIONS = [
+    field.name for field in dataclasses.fields(TrainConfig) if dataclasses.is_dataclass(field.default)
+]
 
 # A recipe says one of each pair; a flag that says the other takes its place.
 _RIVALS = {
@@ -129,7 +134,7 @@ def config_of(parsed: Any) -> TrainConfig:
     try:
         config = parser.instantiate(parser.parse_object({"run": chosen})).run
     except (ArgumentError, ValueError, TypeError) as error:
-        raise UsageError(f"{' '.join(str(error).split())}.") from error
+        raise UsageError(f"{one_line(str(error))}.") from error
     assert isinstance(config, TrainConfig)
     return dataclasses.replace(config, data=tuple(values["data"]))
 
@@ -166,6 +171,11 @@ def train(
     training fails.
     """
     check(config)
+    from retrace.training import (
+        data as training_data,  # Lightning takes seconds to import; --help goes without
+    )
+    from retrace.training.run import fit
+
     torch.manual_seed(config.seed)
     try:
         encoder = config.encoder.build()
@@ -212,7 +222,7 @@ def train(
     return report
 
 
-def export(config: TrainConfig, recipe: str, data: str, result: FitResult, path: Path) -> None:
+def export(config: TrainConfig, recipe: str, data: str, result: "FitResult", path: Path) -> None:
     """Write the trained encoder with its card: how it came to be, in plain values."""
     state = result.module.export_encoder().state_dict()
     head = getattr(result.module.method, "head", None)

@@ -7,8 +7,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import kornia.color
-import kornia.filters
 import torch
 from torch import Tensor
 
@@ -106,6 +104,8 @@ class ColourAugmentation:
             if chosen.any():
                 kernel = 2 * max(1, math.ceil(3 * float(sigma[chosen].max()))) + 1
                 out = out.clone()
+                import kornia.filters  # a second of importing that only training pays
+
                 out[chosen] = kornia.filters.gaussian_blur2d(out[chosen], kernel, sigma[chosen].expand(-1, 2))
         if self.solarize_probability > 0:
             chosen = self._choose(self.solarize_probability, frames, generator)
@@ -145,6 +145,8 @@ def _grey(clip: Tensor) -> Tensor:
 
 def _turn_hue(clip: Tensor, turns: Tensor) -> Tensor:
     """Shift hue by `turns` (T, 1, 1) whole turns of the colour circle."""
+    import kornia.color  # see above
+
     hue, saturation, value = kornia.color.rgb_to_hsv(clip).unbind(-3)  # hue in radians
     hue = torch.remainder(hue + 2 * math.pi * turns, 2 * math.pi)
     out: Tensor = kornia.color.hsv_to_rgb(torch.stack([hue, saturation, value], -3))
