@@ -89,6 +89,8 @@ def test_masks_follow(folder: Path, model: Model, tmp_path: Path) -> None:
     assert [f["index"] for f in content["frames"]] == list(range(FRAMES))
     assert 0 < content["frames"][3]["confidence"]["3"] <= 1
     assert result.summary["frames_done"] == FRAMES
+    lowest = min(range(FRAMES), key=lambda t: frames[t].confidence["3"])
+    assert [(one["name"], one["frame"]) for one in content["least_sure"]] == [("3", lowest)]
 
 
 def test_the_same_run_twice_is_the_same(folder: Path, model: Model) -> None:

@@ -178,6 +178,12 @@ def _text(summary: dict[str, Any], out: Path) -> str:
         ("model", summary["model"]["name"]),
         ("protocol", summary["protocol"]["name"]),
     ]
+    doubts = [
+        f"{one['name']} in frame {one['frame']} ({one['confidence']:.2f})"
+        for one in summary.get("least_sure", [])[:3]
+    ]
+    if doubts:
+        rows.append(("least sure", f"{', '.join(doubts)}; to correct, label such a frame too and run again"))
     if summary["video"]["damage"]:
         rows.append(("damage", summary["video"]["damage"]))
     if "void_pixels" in summary["labels"]:

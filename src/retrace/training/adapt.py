@@ -1,6 +1,7 @@
 """Adapt a model to one video: a few self-supervised steps on the very frames it will be used on."""
 
 import copy
+import math
 import os
 import tempfile
 from dataclasses import dataclass, replace
@@ -98,7 +99,7 @@ def adapt_model(
             "Leave out --adapt, or take another model."
         )
     if steps < 0:
-        raise UsageError(f"Adapt for {steps} steps? Give a number of at least 1.")
+        raise UsageError(f"Adapt for {steps} steps? Give 0 or more.")
     device = torch.device(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -157,7 +158,7 @@ def _train(
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 total = method(views, generator).total
             value = total.item()
-            if value != value:
+            if not math.isfinite(value):
                 raise RetraceError(
                     f"Adapting met a loss that is not a number in step {step}. "
                     "Propagate without --adapt, or with fewer steps."

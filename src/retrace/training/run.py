@@ -27,6 +27,7 @@ from retrace.training.callbacks import Average, Journal, Saver
 from retrace.training.config import TrainConfig, check_same_run, save_config, to_plain
 from retrace.training.curves import CurveLogger
 from retrace.training.module import TrainingModule
+from retrace.training.origin import commit
 from retrace.training.stream import ClipStream
 from retrace.video.loader import Views
 
@@ -183,7 +184,13 @@ def fit(
                 )
         save_config(config, out / "config.yaml")
         plain = to_plain(config)
-        note = {"version": __version__, "encoder": plain["encoder"], "config": plain, "data_id": data_id}
+        note = {
+            "version": __version__,
+            "commit": commit(),
+            "encoder": plain["encoder"],
+            "config": plain,
+            "data_id": data_id,
+        }
         return _fit(module, dataset, config, out, device, start, note, progress)
 
 

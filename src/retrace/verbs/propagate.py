@@ -155,6 +155,7 @@ class Propagation:
         self.kind: Kind = labels.kind
         self.summary: dict[str, Any] = {}
         self._settings = dict(settings)
+        self._doubts: dict[str, tuple[float, int]] = {}  # name -> lowest confidence, frame
         self._folder = folder
         self._overlay = overlay
         self.finished = folder.finished if folder is not None else None
@@ -181,6 +182,7 @@ class Propagation:
         """
         writer = self._writer()
         clock = _Clock()
+        self._doubts = {}
         start = time.perf_counter()
         count = 0
         status, trouble = "partial", None
@@ -189,6 +191,9 @@ class Propagation:
                 if writer is not None:
                     writer.write(result)
                 count += 1
+                for name, confidence in result.confidence.items():
+                    if confidence < self._doubts.get(name, (2.0, 0))[0]:
+                        self._doubts[name] = (confidence, result.index)
                 yield result
             status = "complete"
         except RetraceError as error:
@@ -317,6 +322,10 @@ class Propagation:
                 "protocol": asdict(self.protocol),
                 **self._settings,
                 "frames_done": count,
+                "least_sure": [
+                    {"name": name, "frame": frame, "confidence": round(confidence, 4)}
+                    for name, (confidence, frame) in sorted(self._doubts.items(), key=lambda item: item[1])
+                ],
                 "frames_per_second": speed,
                 "seconds": seconds,
             }

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import platform
-import subprocess
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from retrace.files import atomic_path
 from retrace.methods.stfc3 import STFC3
 from retrace.training.checkpoints import LAST, read_checkpoint
 from retrace.training.config import TrainConfig, check, to_plain
+from retrace.training.origin import commit
 from retrace.video.loader import throughput
 
 if TYPE_CHECKING:
@@ -183,6 +183,7 @@ def train(
         raise UsageError(f"encoder: {error}.") from error
     if config.init is not None:
         encoder.load_state_dict(encoders.load(config.init, config=config.encoder).encoder.state_dict())
+    began_with = commit()
     data = training_data.build(config, progress=progress)
     config = training_data.resolve_steps(config, data)
     assert config.steps is not None
@@ -199,7 +200,7 @@ def train(
     }
     if not result.interrupted:
         files["encoder"] = str(out / "encoder.safetensors")
-        export(config, recipe, data.description, result, out / "encoder.safetensors")
+        export(config, recipe, data.description, result, out / "encoder.safetensors", began_with)
         files["summary"] = str(out / "summary.json")
     report = TrainReport(
         out=config.out,
@@ -222,13 +223,15 @@ def train(
     return report
 
 
-def export(config: TrainConfig, recipe: str, data: str, result: "FitResult", path: Path) -> None:
+def export(
+    config: TrainConfig, recipe: str, data: str, result: "FitResult", path: Path, trained_by: str | None
+) -> None:
     """Write the trained encoder with its card: how it came to be, in plain values."""
     state = result.module.export_encoder().state_dict()
     head = getattr(result.module.method, "head", None)
     tensors = head.state_dict() if isinstance(head, torch.nn.Module) else {}
     metrics = {name: value for name, value in result.last.items() if name not in _SPEED}
-    encoders.save(make_model(config, recipe, data, result.step, state, tensors, metrics), path)
+    encoders.save(make_model(config, recipe, data, result.step, state, tensors, metrics, trained_by), path)
 
 
 def export_run(run: str | Path, path: str | Path, *, half: bool = False) -> Model:
@@ -259,6 +262,7 @@ def export_run(run: str | Path, path: str | Path, *, half: bool = False) -> Mode
         _below("averaged." if config.ema > 0 else "method.encoder.", content["state_dict"]),
         _below("method.head.", content["state_dict"]),
         {},
+        content["retrace"].get("commit"),
     )
     encoders.save(model, path, half=half)
     return model
@@ -276,6 +280,7 @@ def make_model(
     state: Mapping[str, torch.Tensor],
     head: Mapping[str, torch.Tensor],
     metrics: Mapping[str, float],
+    trained_by: str | None,
 ) -> Model:
     """The trained encoder with its card: how it came to be, in plain values."""
     kept = dataclasses.replace(config.encoder, cut=config.export_cut or config.encoder.cut)
@@ -288,7 +293,7 @@ def make_model(
         "steps": step,
         "metrics": dict(metrics),
         "averaged": config.ema > 0,
-        "commit": commit(),
+        "commit": trained_by,
         "versions": {"retrace": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
     return encoders.from_state_dict(kept, state, name=recipe or config.method, card=card, head=head)
@@ -303,21 +308,3 @@ def _without_paths(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(
         config, data=(), out="", init=init, clips=dataclasses.replace(config.clips, cache=None)
     )
-
-
-def commit() -> str | None:
-    """Commit of the checkout this code runs from, "-dirty" appended when files were changed; None elsewhere."""
-    here = Path(__file__).resolve()
-
-    def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(here.parent), *words], capture_output=True, text=True, check=True, timeout=20
-        )
-        return done.stdout.strip()
-
-    try:
-        # An installed copy may lie inside somebody else's repository, which does not track it.
-        git("ls-files", "--error-unmatch", here.name)
-        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-    except (OSError, subprocess.SubprocessError):
-        return None
