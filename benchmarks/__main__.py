@@ -1,6 +1,7 @@
 """`make bench`: every case beside its baseline in one run; a table on stdout and benchmarks/latest.json.
 
-Each measurement is a process of its own, so that peak memory is its own too. Seconds are the best of several calls.
+Each measurement is a process of its own, so that peak memory is its own too. Seconds are the best of
+several calls of ours, and of one of a baseline, which take long.
 """
 
 import json

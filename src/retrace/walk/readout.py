@@ -4,11 +4,12 @@
 The full node x node matrix never exists: target nodes are taken tile by tile, and a tile meets only the part of each
 context frame that its window reaches. The result equals the dense computation (ties aside).
 
-How the k best are found without sorting everything: the candidates of a target node are cut into groups (rows of the
-reached region), the maximum of each group is taken, and the k best groups are opened. A value among the k best of all
-lies in a group whose maximum is among the k best of all maxima, so nothing is missed.
+How the k best are found without sorting everything: the candidates of a target node are cut into groups, the maximum of
+each group is taken, and the k best groups are opened. A value among the k best of all lies in a group whose maximum is
+among the k best of all maxima, so nothing is missed.
 """
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -247,9 +248,16 @@ def _best(scores: Tensor, k: int, group: int) -> tuple[Tensor, Tensor]:
     return values, rows.gather(1, chosen)
 
 
+@functools.cache
+def _group_size(n: int, k: int) -> int:
+    """The divisor of n that makes the fewest comparisons: n / size maxima are looked through, then k * size values."""
+    divisors = [size for size in range(1, n + 1) if n % size == 0]
+    return min(divisors, key=lambda size: n / size + k * size)
+
+
 def _kept(part: Part, k: int) -> tuple[Tensor, Tensor]:
     """Values and stored row numbers of the k best candidates of a part, each (q, k)."""
-    values, rows = _best(part.scores, k, part.nodes.shape[1])
+    values, rows = _best(part.scores, k, _group_size(len(part.scores), k))
     return values, part.stored(rows)
 
 
