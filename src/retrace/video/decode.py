@@ -15,7 +15,8 @@ VP8 or VP9 often do, in H.264 at most the last frame before the reported break d
 
 import heapq
 import mmap
-from collections import OrderedDict
+import os
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ _DEMUXERS = (
 _OPEN_OPTIONS = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
 
 # Decoders that return an error, in order, before they give out a frame they found corrupt; others run on one thread.
+HELD_BACK = 8  # frames that a damaged one may run ahead of its error: as many as an encoder reorders
 _THREADED = frozenset(
     {"h264", "hevc", "vp9", "vp8", "av1", "libdav1d", "prores", "mjpeg", "ffv1", "dnxhd", "gif"}
 )
@@ -305,13 +307,23 @@ class _VideoFile:
         if self.cut_off is not None or self.damaged_from is not None or self.codec not in _THREADED:
             yield from self._carefully()
             return
+        # A frame leaves the decoder before the thread that finds it corrupt has said so: the last ones are held back
+        # until later frames have come out well, and are decoded again, carefully, if one has not.
         given = 0
+        held: deque[Frame] = deque()
         try:
             for frame in self._fast():
-                yield frame
-                given += 1
+                held.append(frame)
+                if len(held) > HELD_BACK + (self.threads or os.cpu_count() or 1):
+                    yield held.popleft()
+                    given += 1
         except _Suspect:
             yield from islice(self._carefully(), given, None)
+        except _Break:
+            yield from held
+            raise
+        else:
+            yield from held
 
     def _fast(self) -> Iterator[Frame]:
         """Decode on several threads. An error surfaces some packets after its cause: here it is only a suspicion.
