@@ -305,7 +305,7 @@ class _VideoFile:
         if "matroska" in self.format and self.damaged_from is None:
             self.damaged_from = _damaged_from(self.path)
         if self.cut_off is not None or self.damaged_from is not None or self.codec not in _THREADED:
-            yield from self._carefully()
+            yield from self._trusted()
             return
         # A frame leaves the decoder before the thread that finds it corrupt has said so: the last ones are held back
         # until later frames have come out well, and are decoded again, carefully, if one has not.
@@ -318,12 +318,30 @@ class _VideoFile:
                     yield held.popleft()
                     given += 1
         except _Suspect:
-            yield from islice(self._carefully(), given, None)
+            yield from islice(self._trusted(), given, None)
         except _Break:
             yield from held
             raise
         else:
             yield from held
+
+    def _trusted(self) -> Iterator[Frame]:
+        """Frames of `_carefully` without the last one before a packet that cannot be decoded.
+
+        FFmpeg conceals the first damage it meets: that frame can be partly invented, and carries no mark.
+        """
+        held: Frame | None = None
+        try:
+            for frame in self._carefully():
+                if held is not None:
+                    yield held
+                held = frame
+        except _Break:
+            if held is not None and (self.cut_off is not None or self.damaged_from is not None):
+                yield held  # the damage was found in the container: the decoder never saw it
+            raise
+        if held is not None:
+            yield held
 
     def _fast(self) -> Iterator[Frame]:
         """Decode on several threads. An error surfaces some packets after its cause: here it is only a suspicion.
