@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from retrace.walk import cycles, neighborhood, nodes, warp
-from retrace.walk.affinity import affinity, transition
+from retrace.walk.affinity import FORBIDDEN, affinity, transition
+from retrace.walk.sinkhorn import sinkhorn
 
 
 def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -157,21 +158,95 @@ def test_reading_a_map_through_two_crops_reads_the_same_places():
     assert 0 < outside.mean() < 1
 
 
-def test_on_nodes_is_exact_where_the_released_way_is_not():
-    """Nodes sit on pixels 0, 8, 16, ...: read a map of node positions through crops of different scale."""
+@pytest.mark.parametrize(("origin", "cells"), [(0, 16), (31, 9)])
+def test_on_nodes_is_exact_where_the_released_way_is_not(origin, cells):
+    """Nodes sit on pixels 0, 8, 16, ..., or begin later: read their positions through crops of another scale."""
     size, stride = 128, 8
-    cells = size // stride
     one = warp.crop_matrix(torch.tensor([0, 0, 200, 150]), torch.tensor(False), 150, 200)
     two = warp.crop_matrix(torch.tensor([40, 30, 100, 60]), torch.tensor(True), 150, 200)
     reading = warp.reading_matrix(one, two)
-    grid = torch.arange(cells, dtype=torch.float64) * stride
+    grid = origin + torch.arange(cells, dtype=torch.float64) * stride
     ys, xs = torch.meshgrid(grid, grid, indexing="ij")
     positions = torch.stack([xs, ys])[None]  # where the nodes of crop one sit, in its pixels
     pixels = torch.stack([2 * xs / (size - 1) - 1, 2 * ys / (size - 1) - 1, torch.ones_like(xs)])
     expected = (torch.einsum("ij,jyx->iyx", reading, pixels) + 1) / 2 * (size - 1)
-    inner = ((expected >= 0) & (expected <= grid[-1])).all(0)
-    exact = warp.read(positions, warp.on_nodes(reading, size, size, stride, cells, cells)[None])[0]
+    inner = ((expected >= origin) & (expected <= grid[-1])).all(0)
+    exact = warp.read(positions, warp.on_nodes(reading, size, size, stride, cells, cells, origin)[None])[0]
     torch.testing.assert_close(exact[:, inner], expected[:, inner], atol=1e-9, rtol=0)
     naive = warp.read(positions, reading[None])[0]
     assert (naive - expected)[:, inner].abs().max() > 2  # pixels
     assert affinity(draw(2, 3), draw(4, 3)).shape == (2, 4)
+
+
+def test_many_readings_are_single_readings():
+    """Of every map, through every matrix."""
+    maps, matrices = draw(2, 3, 5, 7), 0.5 * draw(2, 4, 2, 3, seed=1)
+    many = warp.read_many(maps, matrices, (3, 6))
+    assert many.shape == (2, 4, 3, 3, 6)
+    for place in range(4):
+        torch.testing.assert_close(many[:, place], warp.read(maps, matrices[:, place], (3, 6)))
+
+
+def test_placement_puts_a_patch_where_it_says():
+    """Its centre on (tx, ty), its side a third of the frame's, turned."""
+    matrix = warp.placement(torch.tensor([0.3, -0.2, math.pi / 2], dtype=torch.float64), 1 / 3)
+    torch.testing.assert_close(matrix[:, 2], torch.tensor([0.3, -0.2], dtype=torch.float64))
+    right = matrix @ torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)  # the patch's right edge points down
+    torch.testing.assert_close(right, torch.tensor([0.3, -0.2 + 1 / 3], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("points", [2, 3, 20])
+def test_alignment_error_is_the_mean_over_the_grid(points):
+    """The grid it does without, by loops."""
+    one, other = draw(3, 2, 3), draw(3, 2, 3, seed=1)
+    axis = torch.linspace(-1, 1, points, dtype=torch.float64).tolist()
+    total = torch.zeros(3, dtype=torch.float64)
+    for x in axis:
+        for y in axis:
+            point = torch.tensor([x, y, 1], dtype=torch.float64)
+            total += ((one - other) @ point).square().sum(-1) / points**2
+    torch.testing.assert_close(warp.alignment_error(one, other, points), total)
+
+
+def test_soft_inliers_by_the_identity_volume():
+    """Rocco et al.'s way: one mask per image node, sampled at the patch's positions."""
+    (h, w), (rows, columns) = (5, 7), (2, 3)
+    walk = draw(2, rows * columns, h * w).softmax(-1)
+    matrices = warp.placement(draw(2, 3, seed=1), 0.4)
+    volume = torch.eye(h * w, dtype=torch.float64).reshape(1, h * w, h, w).expand(2, -1, -1, -1)
+    masks = warp.read(volume, matrices, (rows, columns)).flatten(2)  # (B, N, n)
+    share = masks / (masks + 1e-5).sum((1, 2), keepdim=True)
+    expected = (share * walk.transpose(1, 2)).sum((1, 2))
+    torch.testing.assert_close(warp.soft_inliers(walk, matrices, (h, w), (rows, columns)), expected)
+
+
+def test_patch_grid_counts_row_by_row():
+    """Those that fit, and no others."""
+    corners = nodes.patch_corners(20, 31, 8, 5)
+    assert corners.tolist() == [[x, y] for y in (0, 5, 10) for x in (0, 5, 10, 15, 20)]
+
+
+def test_sinkhorn_evens_columns_without_overflow():
+    """Rows and columns sum to 1, whatever they were scaled by before; small temperatures do not overflow."""
+    logits = draw(2, 6, 6)
+    even = sinkhorn(logits, tolerance=1e-9, max_iterations=1000)
+    ones = torch.ones(2, 6, dtype=torch.float64)
+    torch.testing.assert_close(even.sum(-1), ones)
+    torch.testing.assert_close(even.sum(-2), ones, atol=1e-8, rtol=0)
+    shifted = logits + draw(2, 6, 1, seed=1) + draw(2, 1, 6, seed=2)
+    torch.testing.assert_close(
+        sinkhorn(shifted, tolerance=1e-9, max_iterations=1000), even, atol=1e-7, rtol=0
+    )
+    once = logits.exp() / logits.exp().sum(-2, keepdim=True)
+    torch.testing.assert_close(sinkhorn(logits, max_iterations=1), once / once.sum(-1, keepdim=True))
+    assert torch.isfinite(sinkhorn(logits.float() * 100)).all()
+    assert torch.autograd.gradcheck(
+        lambda x: sinkhorn(x, max_iterations=3, tolerance=0.0), (logits.requires_grad_(),)
+    )
+
+
+def test_sinkhorn_never_takes_a_forbidden_edge():
+    """Where both its ends have others."""
+    logits = draw(5, 6)
+    logits[2, 3] = FORBIDDEN
+    assert sinkhorn(logits)[2, 3] == 0
