@@ -86,7 +86,7 @@ def test_nothing_to_find(tmp_path: Path) -> None:
     with pytest.raises(RetraceError, match="No videos under"):
         footage.find_videos(tmp_path)
     (tmp_path / "empty.txt").write_text("# nothing\n")
-    with pytest.raises(RetraceError, match="names no videos"):
+    with pytest.raises(RetraceError, match="names nothing"):
         footage.find_videos(tmp_path / "empty.txt")
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(RetraceError, match="cannot be read as a list"):
@@ -224,3 +224,52 @@ def test_index_is_readable_json(tree: Path, tmp_path: Path) -> None:
     entry = content["videos"][str((tree / "clip10.mp4").resolve())]
     assert entry["video"] == {"num_frames": 10, "height": 30, "width": 40, "fps": 25.0}
     assert entry["reason"] is None
+
+
+def test_annotations_beside_frames_are_no_video(tmp_path: Path) -> None:
+    """YouTube-VOS: train/JPEGImages/<id>/*.jpg, and masks of the same names in train/Annotations."""
+    for name in (
+        "train/JPEGImages/0a/00000.jpg",
+        "train/Annotations/0a/00000.png",
+        "valid/JPEGImages/1b/00005.jpg",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = footage.find_videos(tmp_path)
+    assert found == [tmp_path / "train/JPEGImages/0a", tmp_path / "valid/JPEGImages/1b"]
+
+
+def test_images_wherever_they_lie(tmp_path: Path) -> None:
+    """Folders of classes in natural order, a list, single files; each once."""
+    for name in (
+        "train/n2/b.JPEG",
+        "train/n10/a.jpg",
+        "train/n2/a10.png",
+        "train/n2/a9.png",
+        "train/.hidden/x.png",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "train" / "n2" / "notes.txt").touch()
+    train = tmp_path / "train"
+    expected = [
+        train / "n2" / "a9.png",
+        train / "n2" / "a10.png",
+        train / "n2" / "b.JPEG",
+        train / "n10" / "a.jpg",
+    ]
+    assert footage.find_images(train) == expected
+    assert footage.find_images([train / "n10", expected[0], train / "n10" / "a.jpg"]) == [
+        expected[3],
+        expected[0],
+    ]
+    (tmp_path / "list.txt").write_text("train/n10\ntrain/n2/b.JPEG\n")
+    assert footage.find_images(tmp_path / "list.txt") == [expected[3], expected[2]]
+    (tmp_path / "empty").mkdir()
+    for source, error in (
+        (tmp_path / "empty", RetraceError),
+        (tmp_path / "gone", RetraceError),
+        ([], UsageError),
+    ):
+        with pytest.raises(error):
+            footage.find_images(source)

@@ -16,6 +16,7 @@ Probe = Callable[[Path], tuple[Video, str | None]]
 `video.decode.probe` is one."""
 
 _VERSION = 1
+_LISTS = frozenset({".txt", ".lst", ".list", ".csv"})
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def find_videos(source: str | Path | Sequence[str | Path]) -> list[Path]:
 
             * a folder, searched recursively in natural order: files with a video's suffix, and folders that
               hold images (frame folders; a folder of photographs counts as one too); hidden files and
-              folders are passed over;
+              folders are passed over, and so is what lies beside a folder `JPEGImages` (YouTube-VOS, DAVIS);
             * one video file;
             * a text file (.txt, .lst, .list, .csv) with one path per line, relative ones taken from the
               list's folder; empty lines and lines that begin with # are skipped;
@@ -74,9 +75,59 @@ def find_videos(source: str | Path | Sequence[str | Path]) -> list[Path]:
                 "or folders of images."
             )
         return found
-    if path.suffix.lower() in {".txt", ".lst", ".list", ".csv"}:
-        return _read_list(path)
+    if path.suffix.lower() in _LISTS:
+        return _read_list(path, _search)
     return [path]
+
+
+def find_images(source: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Paths of the image files that `source` names, each once, not yet opened.
+
+    Args:
+        source: What `find_videos` takes: a folder (such as ImageNet's `train`) is searched recursively for images, in
+            natural order.
+
+    Errors: as `find_videos`.
+    """
+    if not isinstance(source, str | Path):
+        if len(source) == 0:
+            raise UsageError("No images were given. Give a folder, a list file or paths of images.")
+        return _unique(path for part in source for path in find_images(part))
+    path = Path(source)
+    if not path.exists():
+        raise RetraceError(
+            f"There is no file or folder {path}. Give a folder of images, an image, or a list file."
+        )
+    if path.is_dir():
+        found = _search_images(path)
+        if not found:
+            raise RetraceError(
+                f"No images under {path}. Expected image files (jpg, png, ...), in whatever subfolders."
+            )
+        return found
+    return _read_list(path, _search_images) if path.suffix.lower() in _LISTS else [path]
+
+
+def split_shards(source: str | Path | Sequence[str | Path]) -> tuple[list[Path], list[str | Path]]:
+    """Take the shards (tar files of `retrace data shard`) out of what `source` names.
+
+    Args:
+        source: What `find_videos` takes, tar files, and folders of tar files; a folder with a tar file in it is one.
+
+    Returns: the shards, each once, in natural order; and the rest of `source`.
+    """
+    shards: list[Path] = []
+    rest: list[str | Path] = []
+    for part in [source] if isinstance(source, str | Path) else source:
+        path = Path(part)
+        inside = (
+            sorted(path.glob("[!.]*.tar"), key=lambda file: natural_key(file.name)) if path.is_dir() else []
+        )
+        if inside or path.suffix.lower() == ".tar":
+            shards += inside or [path]
+        else:
+            rest.append(part)
+    return _unique(shards), rest
 
 
 def index(
@@ -169,6 +220,8 @@ def _search(folder: Path) -> list[Path]:
     found: list[Path] = []
     for place, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted((f for f in folders if not f.startswith(".")), key=natural_key)
+        if "JPEGImages" in folders:  # YouTube-VOS, DAVIS: what lies beside them are annotations, not video
+            folders[:] = ["JPEGImages"]
         visible = [Path(place) / name for name in sorted(files, key=natural_key) if not name.startswith(".")]
         found += [file for file in visible if file.suffix.lower() in VIDEO_SUFFIXES]
         if any(file.suffix.lower() in IMAGE_SUFFIXES for file in visible):
@@ -176,25 +229,30 @@ def _search(folder: Path) -> list[Path]:
     return found
 
 
-def _read_list(file: Path) -> list[Path]:
+def _search_images(folder: Path) -> list[Path]:
+    found: list[Path] = []
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted((f for f in folders if not f.startswith(".")), key=natural_key)
+        visible = (Path(place) / name for name in sorted(files, key=natural_key) if not name.startswith("."))
+        found += [file for file in visible if file.suffix.lower() in IMAGE_SUFFIXES]
+    return found
+
+
+def _read_list(file: Path, search: Callable[[Path], list[Path]]) -> list[Path]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise RetraceError(
-            f"{file} cannot be read as a list of videos ({error}). Give one path per line, in UTF-8."
+            f"{file} cannot be read as a list of paths ({error}). Give one path per line, in UTF-8."
         ) from error
     named = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not named:
-        raise RetraceError(f"{file} names no videos. Write one path per line.")
+        raise RetraceError(f"{file} names nothing. Write one path per line.")
     paths: list[Path] = []
     for name in named:
         path = file.parent / Path(name).expanduser()  # an absolute path replaces the folder
-        paths += _search_or_itself(path)
+        paths += (search(path) or [path]) if path.is_dir() else [path]
     return _unique(paths)
-
-
-def _search_or_itself(path: Path) -> list[Path]:
-    return (_search(path) or [path]) if path.is_dir() else [path]
 
 
 def _unique(paths: Iterable[Path]) -> list[Path]:
