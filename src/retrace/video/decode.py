@@ -16,6 +16,7 @@ VP8 or VP9 often do, in H.264 at most the last frame before the reported break d
 import heapq
 import mmap
 import os
+import re
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, cast
+from typing import Any, Protocol, Self, cast
 
 import av
 import av.container
@@ -34,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from retrace.datasets import records
 from retrace.datasets.records import FRAME_FOLDER_FPS, IMAGE_SUFFIXES, Video, frame_files
 from retrace.errors import RetraceError
 
@@ -198,6 +200,39 @@ def open_video(path: str | Path, *, threads: int = 0) -> VideoReader:
     return VideoReader(path, _VideoFile(path, threads), names=False)
 
 
+def frames_of(sequence: records.Sequence[Any]) -> Iterator[Pixels]:
+    """The frames (H, W, 3) uint8 RGB of an item of a benchmark, one after the other, wherever they are.
+
+    Errors: BrokenVideo when one cannot be read, or a video file ends before its annotation.
+    """
+    if isinstance(sequence.frames, np.ndarray):
+        yield from sequence.frames
+    elif isinstance(sequence.frames, records.Made):
+        yield from sequence.frames.make()
+    elif isinstance(sequence.frames, tuple):
+        for file in sequence.frames:
+            yield read_image(file)
+    elif isinstance(sequence.frames, records.Encoded):
+        for number, data in enumerate(sequence.frames.images):
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+            if image is None:
+                raise BrokenVideo(
+                    f"Frame {number} of {sequence.name} is not an image. Download the file again."
+                )
+            yield np.asarray(image, dtype=np.uint8)
+    else:
+        count = 0
+        with open_video(sequence.frames) as reader:
+            for frame in islice(reader, sequence.num_frames):
+                count += 1
+                yield frame.image
+        if count < sequence.num_frames:
+            raise BrokenVideo(
+                f"{sequence.frames} has only {count} frames, its annotation needs {sequence.num_frames}. "
+                "Download the video again."
+            )
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Frame folders
 
@@ -213,7 +248,7 @@ class _FrameFolder:
                 f"{folder} holds no images. A frame folder holds one image per frame (jpg, png, bmp, webp, tiff)."
             )
         try:
-            self.height, self.width = read_image(self.files[0]).shape[:2]
+            self.height, self.width = _read_image(self.files[0]).shape[:2]
         except _Break as reason:
             raise BrokenVideo(f"The first frame of {folder}, {reason}. Replace or remove it.") from reason
         for file in self.files[1:]:
@@ -231,7 +266,7 @@ class _FrameFolder:
 
     def frames(self) -> Iterator[Frame]:
         for index, file in enumerate(self.files):
-            image = read_image(file)
+            image = _read_image(file)
             if image.shape[:2] != (self.height, self.width):
                 raise _Break(f"{file.name} has another size now")
             yield Frame(index, index / self.fps, file.stem, image)
@@ -248,7 +283,18 @@ def _image_size(file: Path) -> tuple[int, int]:
 
 
 def read_image(file: Path) -> Pixels:
-    """(H, W, 3) RGB uint8, upright, transparency laid on white, 16-bit reduced to 8. Errors: _Break with the reason."""
+    """(H, W, 3) RGB uint8, upright, transparency laid on white, 16-bit reduced to 8.
+
+    Errors: BrokenVideo when the image cannot be read.
+    """
+    try:
+        return _read_image(file)
+    except _Break as reason:
+        raise BrokenVideo(f"In {file.parent}, {reason}. Replace or remove it.") from reason
+
+
+def _read_image(file: Path) -> Pixels:
+    """`read_image`, with _Break and the reason alone."""
     try:
         with Image.open(file) as image:
             upright = ImageOps.exif_transpose(image)
@@ -302,7 +348,7 @@ class _VideoFile:
         self.height, self.width = first.image.shape[:2]
 
     def frames(self) -> Iterator[Frame]:
-        if "matroska" in self.format and self.damaged_from is None:
+        if self.damaged_from is None and ("matroska" in self.format or self.format == "avi"):
             self.damaged_from = _damaged_from(self.path)
         if self.cut_off is not None or self.damaged_from is not None or self.codec not in _THREADED:
             yield from self._trusted()
@@ -326,9 +372,10 @@ class _VideoFile:
             yield from held
 
     def _trusted(self) -> Iterator[Frame]:
-        """Frames of `_carefully` without the last one before a packet that cannot be decoded.
+        """Frames of `_carefully` without the last one before damage.
 
-        FFmpeg conceals the first damage it meets: that frame can be partly invented, and carries no mark.
+        FFmpeg conceals the first damage it meets: that frame can be partly invented, and carries no mark. Damage found
+        in the container can begin in the frame before as well, where the first random bytes look like an element.
         """
         held: Frame | None = None
         try:
@@ -337,8 +384,8 @@ class _VideoFile:
                     yield held
                 held = frame
         except _Break:
-            if held is not None and (self.cut_off is not None or self.damaged_from is not None):
-                yield held  # the damage was found in the container: the decoder never saw it
+            if held is not None and self.cut_off is not None and self.damaged_from is None:
+                yield held  # an end that is missing damages nothing before it
             raise
         if held is not None:
             yield held
@@ -629,30 +676,58 @@ _ELEMENTS = frozenset(
 )
 
 
-def _damaged_from(path: Path) -> int | None:
-    """Where the last whole element of an mkv or webm begins before its chain of elements breaks, or None.
+# Chunks of an avi: frames and sound of a numbered stream (00dc, 01wb), indexes, lists of headers, and filling.
+_CHUNK = re.compile(rb"[0-9]{2}[A-Za-z]{2}|ix[0-9]{2}|idx1|LIST|JUNK|JUNQ|IDIT|ISMP|strn|strd|indx|vprp")
 
-    FFmpeg searches for the next cluster after such a place, or gives up, and says nothing in either case.
+
+def _damaged_from(path: Path) -> int | None:
+    """Where the last whole element of an mkv, webm or avi begins before its chain of elements breaks, or None.
+
+    FFmpeg searches for the next cluster or chunk after such a place, or gives up, and says nothing in either case.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        size, used = _ebml_size(data[4:12])
-        position = 4 + used + (size or 0)  # of the segment
-        if data[position : position + 4] != b"\x18\x53\x80\x67":
-            return None
-        size, used = _ebml_size(data[position + 4 : position + 12])
-        position += 4 + used
-        previous = position
-        end = len(data) if size is None else min(position + size, len(data))
-        while position < end:
-            head = data[position : position + 12]
-            width = 9 - head[0].bit_length()
-            kind = int.from_bytes(head[:width], "big")
-            size, used = _ebml_size(head[width:])
-            if kind not in _ELEMENTS or (size is None and kind != _CLUSTER):
-                return previous  # its length led here, so it is in the damage as well
-            previous = position
-            position += width + used + (0 if kind == _CLUSTER else size or 0)
+        return _damaged_chunk(data) if data[:4] == b"RIFF" else _damaged_element(data)
+
+
+def _damaged_element(data: mmap.mmap) -> int | None:
+    """`_damaged_from` of Matroska."""
+    size, used = _ebml_size(data[4:12])
+    position = 4 + used + (size or 0)  # of the segment
+    if data[position : position + 4] != b"\x18\x53\x80\x67":
         return None
+    size, used = _ebml_size(data[position + 4 : position + 12])
+    position += 4 + used
+    previous = position
+    end = len(data) if size is None else min(position + size, len(data))
+    while position < end:
+        head = data[position : position + 12]
+        width = 9 - head[0].bit_length()
+        kind = int.from_bytes(head[:width], "big")
+        size, used = _ebml_size(head[width:])
+        if kind not in _ELEMENTS or (size is None and kind != _CLUSTER):
+            return previous  # its length led here, so it is in the damage as well
+        previous = position
+        position += width + used + (0 if kind == _CLUSTER else size or 0)
+    return None
+
+
+def _damaged_chunk(data: mmap.mmap) -> int | None:
+    """`_damaged_from` of RIFF: four letters and a 32-bit length, the frames of a video in lists called "movi"."""
+    position, previous, end = 0, 0, 0
+    while position + 8 <= len(data):
+        kind, length = data[position : position + 4], int.from_bytes(data[position + 4 : position + 8], "little")
+        if kind == b"RIFF" and (position == 0 or data[position + 8 : position + 12] == b"AVIX"):
+            previous, position, end = position, position + 12, position + 8 + length
+        elif kind == b"LIST" and data[position + 8 : position + 12] in (b"movi", b"rec "):
+            previous, position = position, position + 12  # entered
+        elif _CHUNK.fullmatch(kind):
+            previous, position = position, position + 8 + length
+            if length % 2 and not _CHUNK.fullmatch(data[position : position + 4]):
+                position += 1  # the byte of padding that some writers leave out
+        else:
+            # anything may be appended behind the index; before it, the length of the previous chunk led here
+            return None if data[previous : previous + 4] == b"idx1" else previous
+    return previous if position > end + 1 else None  # a length that leads out of the file
 
 
 class _Bytes(Protocol):
@@ -779,7 +854,7 @@ class DirectFrames:
         files = frame_files(video.path)
         for index in wanted:
             try:
-                image = read_image(files[index])
+                image = _read_image(files[index])
             except _Break as reason:
                 raise BrokenVideo(
                     f"Frame {index} of {video.path} is damaged: {reason}. Replace it."
