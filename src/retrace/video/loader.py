@@ -4,23 +4,27 @@ Everything about sample number i, the video, the frames, the augmentation, follo
 neither the number of workers nor an interruption changes what the network sees, and resuming is a start position.
 """
 
+import gc
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from retrace.datasets.records import Video
 from retrace.errors import RetraceError, UsageError
-from retrace.video.decode import BrokenVideo, FrameStore
-from retrace.video.sampling import clip_indices, clip_span
+from retrace.video.decode import BrokenVideo, FrameStore, fitted_size, read_image, resized
+from retrace.video.sampling import Sampling
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +52,15 @@ class PlannedSource(Protocol):
         ...
 
 
+@runtime_checkable
+class BoxedSource(Protocol):
+    """A source that also knows where one thing is."""
+
+    def boxed_clip(self, number: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Of sample `number`: (T, 3, H, W) uint8 RGB, and (T, 4) float32 x, y, w, h, pixels of its edges."""
+        ...
+
+
 class FootageSource:
     """Clips of videos. A clip that cannot be read is replaced by another draw from the same generator.
 
@@ -55,15 +68,15 @@ class FootageSource:
         videos: What to draw from.
         store: Gives the frames: a `cache.FrameCache`, or `decode.DirectFrames` for frame folders and
             intra-only formats.
-        length: T, frames per clip.
-        sample_fps: Frames per second of a clip (8 in FC3 / STFC3 / CRW). Give this or `stride`.
-        stride: Distance of the frames of a clip, in frames of the video.
+        sampling: Chooses the T frames of a clip, such as `sampling.EvenSampling(4, sample_fps=8)`.
         weighting: "frames" draws every frame equally often (a long video gives more clips), "videos" every
             video equally often.
         clips_per_video: None, or at most this many clips of a video in one epoch (5 in STFC3). The epoch,
             `epoch_length` samples long, then takes min(clips_per_video, number of clips that fit without
             overlap) clips of each video, in an order that is shuffled anew each time; `weighting` is not used.
         seed: Of that shuffling.
+        boxes: Of one thing, per video (num_frames, 4) x, y, w, h, pixels of its edges at the video's own size; NaN on
+            frames that no clip may hold: another draw takes the place of such a clip.
 
     Attributes:
         failures: Path of the video -> sentence, of what this process could not read.
@@ -76,13 +89,12 @@ class FootageSource:
         self,
         videos: Sequence[Video],
         store: FrameStore,
+        sampling: Sampling,
         *,
-        length: int,
-        sample_fps: float | None = None,
-        stride: int | None = None,
         weighting: Literal["frames", "videos"] = "frames",
         clips_per_video: int | None = None,
         seed: int = 0,
+        boxes: Sequence[NDArray[np.float32]] | None = None,
     ) -> None:
         """See the class."""
         if not videos:
@@ -95,22 +107,22 @@ class FootageSource:
             raise UsageError(
                 f"clips_per_video is {clips_per_video}; it must be at least 1, or None for no limit."
             )
+        if boxes is not None and [(v.num_frames, 4) for v in videos] != [b.shape for b in boxes]:
+            raise UsageError("The boxes do not fit the videos. Give (num_frames, 4) for each.")
         self.videos = list(videos)
+        self.boxes = None if boxes is None else list(boxes)
         self.store = store
-        self.length = length
-        self.sample_fps = sample_fps
-        self.stride = stride
+        self.sampling = sampling
         self.seed = seed
         self.failures: dict[str, str] = {}
         self.num_failures = 0
-        spans = [clip_span(v.fps, length=length, sample_fps=sample_fps, stride=stride) for v in self.videos]
         sizes = [video.num_frames if weighting == "frames" else 1 for video in self.videos]
         self._cumulative = np.cumsum(np.asarray(sizes, dtype=np.float64))
         self._slots: np.ndarray[Any, np.dtype[np.int64]] | None = (
             None  # video of each clip of an epoch, unshuffled
         )
         if clips_per_video is not None:
-            fits = [max(1, video.num_frames // span) for video, span in zip(self.videos, spans, strict=True)]
+            fits = [max(1, v.num_frames // sampling.span(v.num_frames, v.fps)) for v in self.videos]
             self._slots = np.repeat(np.arange(len(fits)), np.minimum(fits, clips_per_video)).astype(np.int64)
         self._shuffled: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] = (-1, np.empty(0, dtype=np.int64))
 
@@ -133,30 +145,43 @@ class FootageSource:
 
         Errors: RetraceError when none of 100 draws can be read.
         """
+        return self._clip(self._planned(number), generator)
+
+    def boxed_clip(self, number: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The clip of `planned_clip`, and the box of each frame: (T, 4) float32 x, y, w, h, pixels of the clip.
+
+        Errors: RetraceError as `planned_clip`; UsageError when the footage has no boxes.
+        """
+        if self.boxes is None:
+            raise UsageError("This footage has no boxes. Give videos with boxes, in GOT-10k's layout.")
+        clip, which, indices = self._draw(self._planned(number), generator)
+        video = self.videos[which]
+        scale = torch.tensor([clip.shape[3] / video.width, clip.shape[2] / video.height], dtype=torch.float32)
+        return clip, torch.from_numpy(self.boxes[which][indices]) * scale.repeat(2)
+
+    def _planned(self, number: int) -> int | None:
+        """The video of sample `number`; None leaves it to the generator."""
         if self._slots is None:
-            return self._clip(None, generator)
+            return None
         epoch, place = divmod(number, len(self._slots))
         if self._shuffled[0] != epoch:
             order = np.random.default_rng([self.seed, epoch]).permutation(self._slots)
             self._shuffled = (epoch, order)
-        return self._clip(int(self._shuffled[1][place]), generator)
+        return int(self._shuffled[1][place])
 
     def _clip(self, chosen: int | None, generator: torch.Generator) -> Tensor:
+        return self._draw(chosen, generator)[0]
+
+    def _draw(self, chosen: int | None, generator: torch.Generator) -> tuple[Tensor, int, list[int]]:
+        """A clip (T, 3, H, W), the position of its video, its frames."""
         for _ in range(_ATTEMPTS):
             drawn = torch.rand((), generator=generator, dtype=torch.float64).item() * self._cumulative[-1]
             which = int(np.searchsorted(self._cumulative, drawn, side="right")) if chosen is None else chosen
             chosen = None
-            video = self.videos[min(which, len(self.videos) - 1)]
+            which = min(which, len(self.videos) - 1)
+            video = self.videos[which]
             try:
-                frames = self.store.num_frames(video)
-                indices = clip_indices(
-                    frames,
-                    video.fps,
-                    length=self.length,
-                    sample_fps=self.sample_fps,
-                    stride=self.stride,
-                    generator=generator,
-                )
+                indices = self._indices(which, generator)
                 clip = self.store.frames(video, indices)  # (T, H, W, 3)
             except BrokenVideo as error:
                 self.num_failures += 1
@@ -164,11 +189,94 @@ class FootageSource:
                     self.failures[str(video.path)] = str(error)
                     _log.warning("Another clip is used instead of one that cannot be read: %s", error)
                 continue
-            return torch.from_numpy(clip).permute(0, 3, 1, 2)  # (T, 3, H, W)
+            return torch.from_numpy(clip).permute(0, 3, 1, 2), which, indices  # (T, 3, H, W)
         path, reason = next(reversed(self.failures.items()))
         raise RetraceError(
             f"{_ATTEMPTS} clips in a row could not be read, the last of {path}: {reason} "
             "Check the footage: retrace data check."
+        )
+
+    def _indices(self, which: int, generator: torch.Generator) -> list[int]:
+        """Frames of a clip, where boxes are known only such with a box."""
+        video = self.videos[which]
+        count = self.store.num_frames(video)
+        if self.boxes is None:
+            return self.sampling.indices(count, video.fps, generator)
+        boxed = np.isfinite(self.boxes[which].sum(axis=1))
+        for _ in range(_ATTEMPTS):
+            indices = self.sampling.indices(count, video.fps, generator)
+            if boxed[indices].all():
+                return indices
+        raise BrokenVideo(f"{video.path}: in {_ATTEMPTS} draws no clip had a box on every frame.")
+
+
+class ImageSource:
+    """Single images as clips of one frame. An image that cannot be read is replaced by another draw.
+
+    Args:
+        images: Image files.
+        short_side: Images whose shorter side is longer are reduced to this many pixels there; None keeps them.
+        seed: Of the order of an epoch, which takes every image once and is shuffled anew each time.
+
+    Attributes:
+        failures: Path of the image -> sentence, of what this process could not read.
+        num_failures: Draws that had to be repeated, in this process.
+
+    Errors: UsageError when there are no images.
+    """
+
+    def __init__(self, images: Sequence[Path], *, short_side: int | None = None, seed: int = 0) -> None:
+        """See the class."""
+        if not images:
+            raise UsageError("There are no images to draw from. Give at least one image.")
+        # Bytes in one array: a worker process shares them, where a list of a million objects would be copied.
+        self._paths = np.asarray([os.fsencode(path) for path in images], dtype=np.bytes_)
+        self.short_side = short_side
+        self.seed = seed
+        self.failures: dict[str, str] = {}
+        self.num_failures = 0
+        self._shuffled: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] = (-1, np.empty(0, dtype=np.int64))
+
+    @property
+    def epoch_length(self) -> int:
+        """Images."""
+        return len(self._paths)
+
+    def clip(self, generator: torch.Generator) -> Tensor:
+        """(1, 3, H, W) uint8 of a random image.
+
+        Errors: RetraceError when none of 100 draws can be read.
+        """
+        return self._clip(None, generator)
+
+    def planned_clip(self, number: int, generator: torch.Generator) -> Tensor:
+        """(1, 3, H, W) uint8 of sample `number`, counted over all epochs; a random other one where it cannot be read.
+
+        Errors: RetraceError when none of 100 draws can be read.
+        """
+        epoch, place = divmod(number, len(self._paths))
+        if self._shuffled[0] != epoch:
+            self._shuffled = (epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self._paths)))
+        return self._clip(int(self._shuffled[1][place]), generator)
+
+    def _clip(self, chosen: int | None, generator: torch.Generator) -> Tensor:
+        for _ in range(_ATTEMPTS):
+            if chosen is None:
+                chosen = int(torch.randint(len(self._paths), (), generator=generator))
+            path, chosen = Path(os.fsdecode(bytes(self._paths[chosen]))), None
+            try:
+                image = read_image(path)
+            except BrokenVideo as error:
+                self.num_failures += 1
+                if str(path) not in self.failures:
+                    self.failures[str(path)] = str(error)
+                    _log.warning("Another image is used instead of one that cannot be read: %s", error)
+                continue
+            height, width = fitted_size(image.shape[0], image.shape[1], self.short_side)
+            return torch.from_numpy(resized(image, height, width)).permute(2, 0, 1)[None]  # (1, 3, H, W)
+        broken, reason = next(reversed(self.failures.items()))
+        raise RetraceError(
+            f"{_ATTEMPTS} images in a row could not be read, the last of {broken}: {reason} Check the images."
         )
 
 
@@ -178,7 +286,8 @@ class ClipDataset(Dataset[Views]):
     Args:
         sources: Where clips come from.
         weights: Chance of each source, at least 0, not all 0; they need not sum to 1.
-        views: A method's views: called with a clip (T, 3, H, W) uint8 and a generator, gives a dict of tensors.
+        views: A method's views: called with a clip (T, 3, H, W) uint8 and a generator, gives a dict of tensors. Those
+            with an attribute `wants_boxes` that is True are called with clip, boxes (T, 4) and generator.
         seed: With the sample's number it determines the sample.
         length: Samples of an epoch, `len(dataset)`. Larger numbers are fine: they are the samples of later epochs.
 
@@ -189,7 +298,7 @@ class ClipDataset(Dataset[Views]):
         self,
         sources: Sequence[ClipSource],
         weights: Sequence[float],
-        views: Callable[[Tensor, torch.Generator], Views],
+        views: Callable[..., Views],
         seed: int,
         length: int,
     ) -> None:
@@ -202,6 +311,9 @@ class ClipDataset(Dataset[Views]):
             raise UsageError(
                 f"Weights of clip sources are {list(weights)}; none may be negative and one must be above 0."
             )
+        self._boxed: bool = getattr(views, "wants_boxes", False)
+        if self._boxed and not all(isinstance(source, BoxedSource) for source in sources):
+            raise UsageError("This method learns from boxes, and a source of its clips has none.")
         self.sources = list(sources)
         self.weights = torch.tensor(weights, dtype=torch.float64)
         self.views = views
@@ -219,6 +331,9 @@ class ClipDataset(Dataset[Views]):
             source = self.sources[0]
         else:
             source = self.sources[int(torch.multinomial(self.weights, 1, generator=generator))]
+        if self._boxed:
+            assert isinstance(source, BoxedSource)  # __init__ checked
+            return self.views(*source.boxed_clip(number, generator), generator)
         if isinstance(source, PlannedSource):
             clip = source.planned_clip(number, generator)
         else:
@@ -294,12 +409,25 @@ class ResumableSampler(Sampler[int]):
         self.position = int(state["position"])
 
 
+def batches_of(loader: DataLoader[Any]) -> Iterator[Any]:
+    """`iter(loader)`, safe for decoders that this process has forgotten in reference cycles.
+
+    A worker is a copy of this process without its threads. Its garbage collector would close such a decoder, and wait
+    for ever for the decoding threads. So they are closed here first; `seed_worker` sees to the rest.
+    """
+    gc.collect()
+    return iter(loader)
+
+
 def seed_worker(worker: int) -> None:
     """`worker_init_fn` of a DataLoader: one thread per worker, so that workers do not fight for the cores.
 
     Seeds numpy's and Python's global generators from torch's (which the DataLoader seeds per worker), for
     third-party views; the package itself draws from the generators it is given.
+
+    What the worker inherited is left alone by its garbage collector; see `batches_of`.
     """
+    gc.freeze()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)  # 0: run in the calling thread
     np.random.seed(torch.initial_seed() % 2**32)  # noqa: NPY002 - it is the global generator that third-party code uses
@@ -332,7 +460,7 @@ def throughput(
         worker_init_fn=seed_worker,
         prefetch_factor=2 if workers else None,
     )
-    clips = iter(loader)
+    clips = batches_of(loader)
     for _ in range(2 * max(workers, 1)):
         next(clips)
     began, made = time.perf_counter(), 0

@@ -44,6 +44,43 @@ def random_resized_box(
             x0 = int(torch.randint(0, width - w + 1, (), generator=generator))
             y0 = int(torch.randint(0, height - h + 1, (), generator=generator))
             return x0, y0, w, h
+    return _centred_box(height, width, ratio)
+
+
+def random_resized_boxes(
+    count: int,
+    height: int,
+    width: int,
+    area: tuple[float, float],
+    ratio: tuple[float, float],
+    generator: torch.Generator,
+) -> Tensor:
+    """Many boxes drawn as `random_resized_box` draws one, all tries at once.
+
+    Args:
+        count: number of boxes.
+        height: of the frame, pixels.
+        width: of the frame, pixels.
+        area: range of the share of the frame's area.
+        ratio: range of width / height.
+        generator: randomness.
+
+    Returns: int64 (count, 4) x0, y0, w, h in whole pixels, at least 2 x 2.
+    """
+    pixels = height * width * uniform(*area, generator, (count, 10))
+    aspect = uniform(math.log(ratio[0]), math.log(ratio[1]), generator, (count, 10)).exp()
+    w, h = (pixels * aspect).sqrt().round(), (pixels / aspect).sqrt().round()
+    fits = (w >= 2) & (w <= width) & (h >= 2) & (h <= height)
+    first = fits.to(torch.uint8).argmax(1, keepdim=True)  # the first try that fits, or 0
+    sizes = torch.cat([w.gather(1, first), h.gather(1, first)], dim=1)  # (count, 2)
+    room = torch.tensor([width, height]) - sizes + 1
+    corners = (torch.rand(count, 2, generator=generator) * room).floor()
+    boxes = torch.cat([corners, sizes], dim=1).long()
+    return torch.where(fits.any(1, keepdim=True), boxes, torch.tensor(_centred_box(height, width, ratio)))
+
+
+def _centred_box(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
+    """The largest centred box whose width / height lies in the range."""
     aspect = min(max(width / height, ratio[0]), ratio[1])
     w, h = min(width, round(height * aspect)), min(height, round(width / aspect))
     return (width - w) // 2, (height - h) // 2, w, h
@@ -66,6 +103,39 @@ def crop(clip: Tensor, matrices: Tensor, size: int) -> Tensor:
     """
     inverse = torch.linalg.inv(matrices)[..., :2, :].to(clip.dtype)
     return warp.read(clip, inverse.expand(clip.shape[0], 2, 3), (size, size))
+
+
+def crop_each(
+    clip: Tensor,
+    size: int,
+    area: tuple[float, float],
+    ratio: tuple[float, float],
+    flip_probability: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """A crop and flip of its own for every frame, resampled to `size` x `size`.
+
+    Args:
+        clip: (T, 3, H, W).
+        size: side of the crops, pixels.
+        area: range of the crop's share of the frame's area.
+        ratio: range of width / height.
+        flip_probability: of mirroring a crop.
+        generator: randomness.
+
+    Returns: (T, 3, size, size).
+    """
+    frames, _, height, width = clip.shape
+    boxes = [random_resized_box(height, width, area, ratio, generator) for _ in range(frames)]
+    flips = torch.rand(frames, generator=generator) < flip_probability
+    return crop(clip, warp.crop_matrix(torch.tensor(boxes), flips, height, width), size)
+
+
+def squash(clip: Tensor, size: int) -> Tensor:
+    """The whole frames (T, 3, H, W), brought to (T, 3, size, size) whatever their shape."""
+    height, width = clip.shape[-2:]
+    matrix = warp.crop_matrix(torch.tensor([0, 0, width, height]), torch.tensor(False), height, width)
+    return crop(clip, matrix, size)
 
 
 @dataclass(frozen=True)
@@ -111,6 +181,10 @@ class ColourAugmentation:
             chosen = self._choose(self.solarize_probability, frames, generator)
             out = torch.where(chosen & (out > 0.5), 1 - out, out)
         return out
+
+    def each(self, clip: Tensor, generator: torch.Generator) -> Tensor:
+        """As calling it, with the order of the jitter's four changes drawn for every frame by itself as well."""
+        return torch.cat([self(frame, generator) for frame in clip.chunk(len(clip))])
 
     @staticmethod
     def _choose(probability: float, frames: int, generator: torch.Generator) -> Tensor:
