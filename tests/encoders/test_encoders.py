@@ -2,7 +2,7 @@
 
 import os
 import pickle
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from retrace import encoders
 from retrace.encoders import EncoderConfig, weights
 from retrace.encoders.model import LabPatches, Model, fingerprint
-from retrace.errors import RetraceError
+from retrace.errors import RetraceError, UsageError
 
 TINY = EncoderConfig(width=0.125, padding_mode="reflect")
 
@@ -33,6 +33,44 @@ def test_size_and_channels(architecture, strides, cut):
     assert out.shape == (1, encoder.out_channels, -(-70 // encoder.stride), -(-101 // encoder.stride))
 
 
+@pytest.mark.parametrize("settings", [
+    {},
+    {"padding_mode": "none"},
+    {"padding_mode": "none", "stem_pool": False, "strides": (1, 1, 2, 1), "cut": "layer2"},
+    {"padding_mode": "none", "pool": "mean", "dilations": (1, 1, 2, 2), "strides": (1, 2, 1, 1)},
+    {"padding_mode": "none", "architecture": "resnet50", "cut": "layer2"},
+])  # fmt: skip
+def test_grid_is_the_size_of_the_real_map(settings):
+    """For many sizes, without padding too."""
+    encoder = EncoderConfig(**{"width": 0.0625, **settings}).build().eval()
+    with torch.inference_mode():
+        for height, width in ((241, 270), (290, 243), (262, 333), (247, 250)):
+            assert encoder.grid(height, width) == encoder(torch.zeros(1, 3, height, width)).shape[-2:]
+
+
+def test_too_small_for_an_encoder_without_padding():
+    """A sentence, before the convolution fails."""
+    encoder = EncoderConfig(width=0.0625, padding_mode="none").build()
+    with pytest.raises(UsageError, match="40 x 200 pixels is too small"):
+        encoder.grid(40, 200)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"cut": "layer2"}, {"stem_pool": False}, {"dilations": (1, 1, 2, 1)}]
+)
+def test_origin_is_where_node_0_looks(settings):
+    """Without padding: the middle of the pixels that reach node (0, 0) through the 3x3 convolutions."""
+    encoder = EncoderConfig(**{"width": 0.0625, "padding_mode": "none", **settings}).build().eval()
+    for name, parameter in encoder.named_parameters():
+        parameter.data.abs_().add_(0.1).mul_(0.0 if "downsample" in name else 1.0)
+    image = torch.rand(1, 3, 260, 247, requires_grad=True)
+    encoder(image)[0, :, 0, 0].sum().backward()
+    ys, xs = image.grad[0].abs().sum(0).nonzero().T
+    assert int(ys.min()) == int(xs.min()) == 0
+    assert int(ys.max()) == int(xs.max()) == 2 * encoder.origin
+    assert EncoderConfig(width=0.0625).build().origin == 0
+
+
 def test_parameter_names_are_torchvisions():
     """Parameter names are torchvisions."""
     names = set(EncoderConfig(cut="layer4").build().state_dict())
@@ -47,10 +85,78 @@ def test_parameter_names_are_torchvisions():
     assert "layer4.2.conv3.weight" in EncoderConfig("resnet50", cut="layer4").build().state_dict()
 
 
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
+def test_zero_initialised_residuals(architecture):
+    """Every block begins as its shortcut: ones and zeros in turn."""
+    for zero in (False, True):
+        encoder = EncoderConfig(architecture, 0.125, zero_init_residual=zero).build()
+        last = "bn2.weight" if architecture == "resnet18" else "bn3.weight"
+        weights = [value for name, value in encoder.state_dict().items() if name.endswith(last)]
+        assert len(weights) > 3
+        assert all((weight == (0 if zero else 1)).all() for weight in weights)
+
+
 def test_dilation_keeps_the_size():
     """Dilation keeps the size."""
     config = EncoderConfig(width=0.125, strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4), cut="layer4")
     assert config.build().eval()(torch.randn(1, 3, 64, 48)).shape[-2:] == (8, 6)
+
+
+def test_reduction_is_a_positive_map_that_goes_with_its_layer(tmp_path):
+    """TimeCycle's 1x1 convolution is part of the encoder that is kept, unless the encoder is cut before it."""
+    config = EncoderConfig("resnet50", width=0.125, reduction=24)
+    torch.manual_seed(0)
+    model = encoders.from_state_dict(config, config.build().state_dict(), name="reduced")
+    encoders.save(model, tmp_path / "m.safetensors")
+    loaded = encoders.load(tmp_path / "m.safetensors")
+    out = loaded.features(torch.rand(1, 3, 40, 56))
+    assert out.shape == (1, loaded.channels, 5, 7)
+    assert loaded.channels == 24
+    assert (out >= 0).all()
+    assert config.ending("layer3") == config == config.ending(None)
+    assert config.ending("layer2").build().out_channels == 64
+    assert config.ending("layer2", (1, 1, 1, 1)).build().stride == 4
+    assert config.ending(None, (1, 2, 2, 1)) == replace(config, strides=(1, 2, 2, 1))
+    with pytest.raises(ValueError, match="reduction -1"):
+        EncoderConfig(reduction=-1).build()
+
+
+def test_the_mean_pool_of_the_stem():
+    """Spatial-then-Temporal at stride 4: what stands before layer1 is averaged, not maximised."""
+    encoder = EncoderConfig(width=0.125, strides=(1, 1, 1, 1), pool="mean", cut="layer2").build().eval()
+    image = torch.randn(1, 3, 40, 56)
+    stem = torch.relu(encoder.bn1(encoder.conv1(image)))
+    torch.testing.assert_close(encoder.maxpool(stem), torch.nn.functional.avg_pool2d(stem, 3, 2, 1))
+    assert encoder(image).shape[-2:] == (10, 14)
+    with pytest.raises(ValueError, match="pool 'median'; expected one of max, mean"):
+        EncoderConfig(pool="median").build()
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
+def test_dilation_as_released(architecture):
+    """The first block of a layer has half of it; BasicBlock's second convolution none; the size stays."""
+    config = EncoderConfig(
+        architecture, 0.125, (1, 2, 1, 1), dilations=(1, 1, 2, 4), dilated="released", cut="layer4"
+    )
+    encoder = config.build().eval()
+    found = {
+        name: module.dilation[0]
+        for name, module in encoder.named_modules()
+        if isinstance(module, torch.nn.Conv2d) and module.kernel_size == (3, 3)
+    }
+    blocks = {"resnet18": (2, 2), "resnet50": (6, 3)}[architecture]
+    for layer, dilation, count in (("layer3", 2, blocks[0]), ("layer4", 4, blocks[1])):
+        for block in range(count):
+            expected = dilation // 2 if block == 0 else dilation
+            if architecture == "resnet18":
+                assert found[f"{layer}.{block}.conv1"] == expected
+                assert found[f"{layer}.{block}.conv2"] == 1
+            else:
+                assert found[f"{layer}.{block}.conv2"] == expected
+    assert all(found[name] == 1 for name in found if name.startswith(("layer1", "layer2")))
+    assert encoder(torch.randn(1, 3, 64, 48)).shape[-2:] == (8, 6)
+    with pytest.raises(ValueError, match="dilated 'half'"):
+        EncoderConfig(dilated="half").build()
 
 
 def test_a_node_sits_on_its_pixel():
@@ -91,8 +197,9 @@ def test_load_torchvision_style_with_prefix_and_extra_keys(tmp_path):
     model = encoders.load(tmp_path / "c.pth")
     assert model.card["encoder"]["width"] == 0.25
     assert model.card["encoder"]["cut"] == "layer3"
-    assert "fc.weight" in model.card["unmatched"]
-    assert all(key.startswith(("layer4", "fc")) for key in model.card["unmatched"])
+    prefix = "state_dict.module.encoder."
+    assert f"{prefix}fc.weight" in model.card["unmatched"]
+    assert all(key.startswith((f"{prefix}layer4", f"{prefix}fc")) for key in model.card["unmatched"])
     torch.testing.assert_close(
         model.encoder.state_dict()["layer3.1.conv2.weight"], state["layer3.1.conv2.weight"]
     )
@@ -173,10 +280,12 @@ def test_a_checkpoint_of_a_run_is_what_the_run_exports(tmp_path, averaged):
     if averaged:
         state |= {f"averaged.{key}": value for key, value in mean.items()}
     config = {"encoder": asdict(EncoderConfig(width=0.125, cut="layer4")), "export_cut": "layer3"}
+    config["export_strides"] = [1, 2, 2, 1] if averaged else None
     torch.save({"state_dict": state, "retrace": {"config": config}}, tmp_path / "last.ckpt")
     model = encoders.load(tmp_path / "last.ckpt")
     expected = mean if averaged else trained
     assert model.card["encoder"]["cut"] == "layer3"
+    assert model.stride == (16 if averaged else 8)
     assert all(torch.equal(value, expected[key]) for key, value in model.encoder.state_dict().items())
     assert list(model.head) == ["proj1.weight"]
 
@@ -250,3 +359,26 @@ def test_an_installation_without_the_encoder(monkeypatch):
     monkeypatch.setattr(weights, "EMBEDDED", {"default": "not-there.safetensors"})
     with pytest.raises(RetraceError, match="lacks the encoder 'default'"):
         encoders.load("default")
+
+
+@torch.no_grad()
+def test_pyramid_gives_the_maps_on_the_way():
+    """Each as an encoder cut there gives it; the student and the stride-4 encoder of Spatial-then-Temporal."""
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 64, 96)
+    for config, strides in (
+        (EncoderConfig(width=0.125, strides=(1, 2, 2, 4), cut="layer4", stem_pool=False), (2, 4, 8, 32)),
+        (EncoderConfig(width=0.125, strides=(1, 1, 1, 8), cut="layer4", pool="mean"), (4, 4, 4, 32)),
+    ):
+        encoder = config.build().eval()
+        assert tuple(encoder.stride_after.values()) == strides
+        layers = ["layer2", "layer3", "layer4"]
+        maps = encoder.pyramid(images, layers)
+        for layer, found in zip(layers, maps, strict=True):
+            cut = replace(config, cut=layer).build().eval()
+            cut.load_state_dict(encoder.state_dict(), strict=False)
+            torch.testing.assert_close(found, cut(images))
+            stride = encoder.stride_after[layer]
+            assert found.shape[-2:] == (64 // stride, 96 // stride)
+        (alone,) = encoder.pyramid(images, ["layer3"])
+        torch.testing.assert_close(alone, maps[1])

@@ -2,6 +2,6 @@
 
 from retrace.encoders.config import EncoderConfig
 from retrace.encoders.model import Model
-from retrace.encoders.weights import from_state_dict, load, save
+from retrace.encoders.weights import begin, from_state_dict, load, save, with_colour
 
-__all__ = ["EncoderConfig", "Model", "from_state_dict", "load", "save"]
+__all__ = ["EncoderConfig", "Model", "begin", "from_state_dict", "load", "save", "with_colour"]

@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from retrace.encoders.colour import IMAGENET_MEAN as IMAGENET_MEAN
+from retrace.encoders.colour import IMAGENET_STD as IMAGENET_STD
+from retrace.encoders.colour import to_input
+from retrace.encoders.resnet import ResNet
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,16 @@ class Model:
         name: as results write it.
         stride: pixels from node to node.
         channels: C.
-        mean: of the input normalisation, RGB in [0, 1].
+        mean: of the input normalisation: of RGB in [0, 1], or of Lab.
         std: likewise.
+        colour: of the input, "rgb" or "lab" (Spatial-then-Temporal); images are given in RGB either way.
         card: what is known of its making (method, data, seed, ...), and its architecture.
         sha256: of all its parameters and buffers.
         head: tensors of the projector it was trained with, so that adapting can go on from there; empty if unknown.
+        multiple: sides of images are padded at the bottom and the right to a multiple of it, the edge repeated:
+            a patch size; 1 for encoders that take any size.
+        origin: pixels from the image's corner to the centre of the first node, on both axes: 0.5 for padded ResNets,
+            stride / 2 for patches.
     """
 
     encoder: nn.Module
@@ -38,6 +45,9 @@ class Model:
     card: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
     head: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    colour: str = "rgb"
+    multiple: int = 1
+    origin: float = 0.5
 
     def __post_init__(self) -> None:
         """Fill in the hash."""
@@ -55,15 +65,25 @@ class Model:
         parameter = next(self.encoder.parameters(), None)
         dtype = torch.float32 if parameter is None else parameter.dtype
         scale = 255.0 if images.dtype == torch.uint8 else 1.0
-        mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1) * scale
-        std = torch.tensor(self.std, device=images.device).view(3, 1, 1) * scale
-        normalised = ((images.float() - mean) / std).to(dtype)
+        normalised = to_input(images.float() / scale, self.colour, self.mean, self.std).to(dtype)
+        bottom, right = self.padding(*images.shape[-2:])
+        if bottom or right:
+            normalised = F.pad(normalised, (0, right, 0, bottom), mode="replicate")
         with torch.inference_mode():
             features: Tensor = self.encoder(normalised.contiguous(memory_format=torch.channels_last))
         return features
 
+    def padding(self, height: int, width: int) -> tuple[int, int]:
+        """Pixels that an image of H x W gets at its bottom and its right before the encoder sees it."""
+        return -height % self.multiple, -width % self.multiple
+
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Cells (h, w) of an image of H x W pixels."""
+        """Cells (h, w) of an image of H x W pixels; padding never adds one that lies outside the image.
+
+        Errors: UsageError for an image in which an encoder without padding has no room.
+        """
+        if isinstance(self.encoder, ResNet):
+            return self.encoder.grid(height, width)
         return -(-height // self.stride), -(-width // self.stride)
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Model":
