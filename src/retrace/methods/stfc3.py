@@ -26,8 +26,8 @@ Departures, and what the released code does otherwise (options in brackets):
 3. The released code divides by the number of unmasked nodes and averages the cycles; the paper divides by all nodes and
    sums the cycles [`reduction="masked_nodes"`].
 4. The released target can hold neighbours [`target_radius`, in nodes; its published 0.1 is the identity].
-5. The paper applies a matrix made for pixels to nodes. Node j sits on pixel `j * stride`, so this reads up to a node
-   off when the crops differ in scale; we correct it [`node_alignment="as_released"` does not].
+5. The paper applies a matrix made for pixels to nodes. Node j sits on pixel `origin + j * stride`, so this reads up to
+   a node off when the crops differ in scale; we correct it [`node_alignment="as_released"` does not].
 6. The released code first crops every frame by itself [`frame_jitter=True`] and has other colour strengths
    [`colour="released"`].
 7. Not in the paper: `window_area` draws one window of the frame first and both crops inside it, so that crops of large
@@ -101,7 +101,7 @@ class STFC3Config:
         reduction: "all_nodes" (Eq. 12, cycles summed) or "masked_nodes" (released, cycles averaged).
         target_radius: p-norm distance, in nodes, within which a walker has come home; 0 is Eq. 13.
         target_norm: that p.
-        node_alignment: "exact" (for encoders with padding) or "as_released"; departure 5.
+        node_alignment: "exact" or "as_released"; departure 5.
         direct_weight: weight of the direct term; departure 8. 0 is the paper; FC3 has none.
         projector_hidden: width of the first fully connected layer.
         projector_outputs: width of the second.
@@ -249,7 +249,10 @@ class STFC3(nn.Module):
             else:
                 reading = views["reading"]
                 if config.node_alignment == "exact":
-                    reading = warp.on_nodes(reading, height, width, self.encoder.stride, *maps.shape[-2:])
+                    h, w = maps.shape[-2:]
+                    reading = warp.on_nodes(
+                        reading, height, width, self.encoder.stride, h, w, self.encoder.origin
+                    )
                 losses = stfc3_loss(maps[:batch], maps[batch:], reading, config, generator)
         with torch.no_grad():
             losses.terms["feature_std"] = normalise(maps, dim=2).std(dim=(0, 1, 3, 4)).mean()
