@@ -1,8 +1,11 @@
 """The module around a method, piece by piece."""
 
+import copy
+
 import torch
 from torch import nn
 
+from retrace.encoders.config import EncoderConfig
 from retrace.training.module import TrainingModule, step_seed
 from retrace.training.schedule import OptimizerConfig, ScheduleConfig
 
@@ -11,8 +14,21 @@ def make(**settings) -> TrainingModule:
     """Around a method of one convolution."""
     method = nn.Module()
     method.encoder = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    method = settings.pop("method", method)
     defaults = {"optimizer": OptimizerConfig(clip=0.5), "schedule": ScheduleConfig(), "steps": 5, "seed": 0}
     return TrainingModule(method, **{**defaults, **settings})
+
+
+def test_copies_of_the_encoder_share_its_memory_format():
+    """A momentum encoder sees the same images; heads stay as they are."""
+    method = nn.Module()
+    method.encoder, method.copy = (EncoderConfig(width=0.125, cut="layer1").build() for _ in range(2))
+    method.head = nn.Conv2d(8, 4, 3)
+    for wanted in (True, False):
+        built = make(method=copy.deepcopy(method), channels_last=wanted).method
+        for network in (built.encoder, built.copy):
+            assert network.conv1.weight.is_contiguous(memory_format=torch.channels_last) == wanted
+        assert built.head.weight.is_contiguous()
 
 
 def test_seeds_of_steps_differ_in_every_argument():

@@ -4,6 +4,8 @@ The run is of a fake method on made-up clips. This file is also the script of su
 """
 
 import argparse
+import copy
+import resource
 import signal
 import subprocess
 import sys
@@ -21,12 +23,13 @@ from retrace.methods.losses import Losses
 from retrace.training import checkpoints
 from retrace.training.config import CheckpointConfig, LogConfig, TrainConfig
 from retrace.training.curves import read_curves
-from retrace.training.run import FitResult, choose_device, fit
+from retrace.training.processes import Place, own_device
+from retrace.training.run import FitResult, fit
 from retrace.training.schedule import OptimizerConfig, ScheduleConfig
 
 
 class TinyMethod(nn.Module):
-    """Conv, batch norm and dropout: everything a resume can get wrong."""
+    """Conv, batch norm, dropout, a queue and a momentum encoder: everything a resume can get wrong."""
 
     def __init__(self, seed: int = 0, at_step: Callable[[int], None] | None = None) -> None:
         """`at_step` is called with the number of the forward pass."""
@@ -34,6 +37,9 @@ class TinyMethod(nn.Module):
         torch.manual_seed(seed)
         self.encoder = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU())
         self.head = nn.Conv2d(8, 4, 1)
+        self.momentum = copy.deepcopy(self.encoder).requires_grad_(False)
+        self.register_buffer("queue", torch.randn(12, 4))
+        self.register_buffer("place", torch.zeros((), dtype=torch.long))
         self.calls = 0
         self.at_step = at_step
 
@@ -43,7 +49,16 @@ class TinyMethod(nn.Module):
         if self.at_step is not None:
             self.at_step(self.calls)
         maps = nn.functional.dropout(self.head(self.encoder(views["image"])), 0.2)
-        total = (maps.mean(dim=(2, 3)) - views["target"]).square().mean()
+        found = maps.mean(dim=(2, 3))
+        total = (found - views["target"]).square().mean() + 0.1 * (
+            found @ self.queue.clone().T
+        ).square().mean()
+        with torch.no_grad():
+            for mean, value in zip(self.momentum.parameters(), self.encoder.parameters(), strict=True):
+                mean.lerp_(value, 0.1)
+            keys = self.head(self.momentum(views["image"])).mean(dim=(2, 3))
+            self.queue[int(self.place) : int(self.place) + len(keys)] = keys
+            self.place.add_(len(keys)).remainder_(len(self.queue))
         return Losses(total, {"mean": maps.detach().mean()})
 
 
@@ -229,11 +244,81 @@ def test_nan_stops_with_a_sentence_and_keeps_the_good_checkpoint(tmp_path):
             return losses
 
     config = tiny_config(tmp_path)
-    with pytest.raises(RetraceError, match=r"Step 4: loss is nan"):
+    with pytest.raises(RetraceError, match=r"Step 4: loss is nan, .* Its samples are 9 to 11\."):
         fit(Nan(), TinyClips(), config, progress=False)
     loaded = checkpoints.read_checkpoint(tmp_path / "last.ckpt")
     assert loaded["global_step"] == 2
     assert all(value.isfinite().all() for value in loaded["state_dict"].values())
+
+
+def test_no_room_for_a_checkpoint_keeps_the_one_before(tmp_path):
+    """A file may not grow beyond half of what a checkpoint needs: what a full disk looks like to a process."""
+    straight = tiny_fit(tmp_path / "straight")
+    out = tmp_path / "run"
+    size = (tmp_path / "straight" / "last.ckpt").stat().st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fills_up(call: int) -> None:
+        if call == 4:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))
+
+    try:
+        with pytest.raises(
+            RetraceError, match=r"Cannot write .*step-00000004.ckpt: File too large\. Choose a folder"
+        ):
+            tiny_fit(out, fills_up)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["step-00000002.ckpt"]
+    assert checkpoints.read_checkpoint(out / "last.ckpt")["global_step"] == 2
+    resumed = tiny_fit(out)
+    assert resumed.resumed_from == 2
+    assert_same(weights(straight), weights(resumed))
+
+
+def test_collapse_is_said_once(tmp_path, caplog):
+    """With the number, what it was, and where to look."""
+
+    class Collapsing(TinyMethod):
+        def forward(self, views):
+            """All features alike from the third step on."""
+            losses = super().forward(views)
+            losses.terms["feature_std"] = torch.tensor(0.3 if self.calls < 3 else 0.01)
+            return losses
+
+    fit(Collapsing(), TinyClips(), tiny_config(tmp_path, steps=5, log=LogConfig(1, False)), progress=False)
+    said = [record.getMessage() for record in caplog.records if "collapse" in record.getMessage()]
+    assert len(said) == 1
+    assert said[0].startswith("Step 3: feature_std is 0.01, it was 0.3: all nodes look alike")
+    assert "optimizer.lr" in said[0]
+
+
+def test_measurements_stand_in_the_curves(tmp_path):
+    """Before the first step, every second one and after the last; of the exported encoder; off by one flag."""
+    seen = []
+
+    def measure(encoder: nn.Module) -> dict[str, float]:
+        assert not encoder.training
+        seen.append(encoder.state_dict()["0.weight"].clone())
+        return {"score": float(len(seen))}
+
+    config = tiny_config(tmp_path / "on", steps=5, log=LogConfig(1, False, probe=2))
+    result = fit(TinyMethod(), TinyClips(), config, progress=False, measure=measure)
+    rows = read_curves(tmp_path / "on" / "metrics.csv")
+    assert [row.get("score") for row in rows] == [1, 2, None, 3, 4]
+    assert torch.equal(seen[-1], result.module.export_encoder().state_dict()["0.weight"])
+    assert_same(
+        weights(result), weights(tiny_fit(tmp_path / "off", steps=5, log=LogConfig(1, False, probe=0)))
+    )
+    count = len(seen)
+    fit(
+        TinyMethod(),
+        TinyClips(),
+        tiny_config(tmp_path / "never", log=LogConfig(1, False, probe=0)),
+        progress=False,
+        measure=measure,
+    )
+    assert len(seen) == count
 
 
 def test_failures_come_out_of_the_workers(tmp_path):
@@ -270,7 +355,7 @@ def test_damaged_checkpoint_gets_a_sentence(tmp_path):
 def test_impossible_devices_are_refused(device):
     """Before anything is written."""
     with pytest.raises(UsageError, match="Device"):
-        choose_device(device)
+        own_device(device, Place())
 
 
 if __name__ == "__main__":

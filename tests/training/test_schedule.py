@@ -15,6 +15,12 @@ def test_warmup_then_constant():
     assert [factor(step) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
 
 
+def test_warmup_from_a_factor():
+    """Linear from there, and the cosine after it."""
+    factor = lr_factor(ScheduleConfig(name="cosine", warmup=4, warmup_from=0.2, final=0.0), 10)
+    assert [factor(step) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+
+
 def test_cosine_falls_to_its_final_factor():
     """Half a period between the end of the warm-up and the end of the run; flat beyond."""
     factor = lr_factor(ScheduleConfig(name="cosine", warmup=2, final=0.1), 10)
@@ -49,3 +55,12 @@ def test_optimizers_take_what_wants_a_gradient(name, kind):
         assert group["momentum"] == 0.5
     else:
         assert group["betas"] == (0.5, 0.9)
+
+
+def test_exponential_falls_by_the_same_factor():
+    """From 1 to `final`, and not below."""
+    factor = lr_factor(ScheduleConfig(name="exponential", final=0.01, warmup=2), 12)
+    assert factor(2) == pytest.approx(1)
+    assert factor(7) == pytest.approx(0.1)
+    assert factor(12) == factor(20) == pytest.approx(0.01)
+    assert factor(4) / factor(3) == pytest.approx(factor(9) / factor(8))

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from retrace.encoders.heads import take_over
 from retrace.encoders.model import IMAGENET_MEAN, IMAGENET_STD, Model
 from retrace.encoders.resnet import ResNet
 from retrace.errors import RetraceError, UsageError
@@ -20,6 +21,7 @@ from retrace.training.stream import ClipStream
 from retrace.video.cache import FrameCache
 from retrace.video.decode import probe
 from retrace.video.loader import ClipDataset, FootageSource
+from retrace.video.sampling import EvenSampling
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class AdaptConfig:
     stfc3: STFC3Config = STFC3Config(
         clip_length=3,
         crop_size=128,
-        window_area=(0.15, 0.6),
+        window_area=(0.05, 0.5),
         crop_area=(0.2, 1.0),
         colour="mild",
         reduction="masked_nodes",  # a small batch: its loss must not jump with how far the two crops overlap
@@ -48,13 +50,13 @@ class AdaptConfig:
         projector_outputs=128,
         direct_weight=1.0,
     )
-    lr: float = 2e-4
+    lr: float = 1e-4
     head_lr: float = 1e-3
     warmup: float = 0.1
     clip: float = 5.0
     batch_size: int = 4
-    stride: int = 2
-    short_side: int = 288
+    stride: int = 3
+    short_side: int = 480
 
 
 def adapt_model(
@@ -92,11 +94,10 @@ def adapt_model(
             f"Model {model.name!r} has no ResNet that could be trained on your video. "
             "Leave out --adapt, or take another model."
         )
-    if (tuple(model.mean), tuple(model.std)) != (IMAGENET_MEAN, IMAGENET_STD):
+    if (model.colour, tuple(model.mean), tuple(model.std)) != ("rgb", IMAGENET_MEAN, IMAGENET_STD):
         raise UsageError(
-            f"Model {model.name!r} wants images normalised by {model.mean}, {model.std}; adapting needs "
-            "ImageNet's numbers. "
-            "Leave out --adapt, or take another model."
+            f"Model {model.name!r} wants {model.colour} images normalised by {model.mean}, {model.std}; adapting needs "
+            "rgb and ImageNet's numbers. Leave out --adapt, or take another model."
         )
     if steps < 0:
         raise UsageError(f"Adapt for {steps} steps? Give 0 or more.")
@@ -104,10 +105,7 @@ def adapt_model(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         method = STFC3(copy.deepcopy(model.encoder).float().requires_grad_(True), config.stfc3)
-    wanted = {name: tuple(tensor.shape) for name, tensor in method.head.state_dict().items()}
-    brought = wanted == {name: tuple(tensor.shape) for name, tensor in model.head.items()}
-    if brought:
-        method.head.load_state_dict(model.head)
+    brought = take_over(method.head, model.head)
     with tempfile.TemporaryDirectory(prefix="retrace-adapt-", ignore_cleanup_errors=True) as folder:
         record, _ = probe(video)
         cache = FrameCache(folder, short_side=config.short_side)
@@ -115,7 +113,7 @@ def adapt_model(
             total=record.num_frames, desc="frames", unit="frame", disable=not progress, dynamic_ncols=True
         ) as bar:
             cache.fill(record, bar.update)
-        source = FootageSource([record], cache, length=config.stfc3.clip_length, stride=config.stride)
+        source = FootageSource([record], cache, EvenSampling(config.stfc3.clip_length, stride=config.stride))
         dataset = ClipDataset([source], [1.0], STFC3Views(config.stfc3), seed, steps * config.batch_size)
         workers = min(8, (os.cpu_count() or 1) // 2)
         stream = ClipStream(dataset, batch_size=config.batch_size, workers=workers)

@@ -1,12 +1,13 @@
 """What happens around a step: measuring, refusing to go on from a NaN, saving, stopping on request."""
 
+import logging
 import math
 import resource
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,10 +19,13 @@ from tqdm import tqdm
 
 from retrace.errors import RetraceError
 from retrace.files import atomic_path
+from retrace.training import processes
 from retrace.training.checkpoints import publish, step_path
 from retrace.training.curves import RunningMeans
 from retrace.training.module import TrainingModule
 from retrace.training.stream import ClipStream
+
+_log = logging.getLogger(__name__)
 
 
 def peak_memory_mb(device: torch.device) -> float:
@@ -35,8 +39,8 @@ def peak_memory_mb(device: torch.device) -> float:
 class Journal(L.Callback):
     """Reads the numbers of every step, one step late so that a GPU is not kept waiting; writes curves; draws the bar.
 
-    A number that is not finite ends the run. `settle` brings the journal up to date, and is called before anything is
-    saved, so no checkpoint is ever made of a step that went wrong.
+    A number that is not finite ends the run; features that all look alike are reported once. `settle` brings the
+    journal up to date, and is called before anything is saved, so no checkpoint is ever made of a step that went wrong.
 
     Attributes:
         last: the means of the last logged interval.
@@ -47,7 +51,7 @@ class Journal(L.Callback):
     def __init__(
         self, stream: ClipStream, *, clips_per_step: int, every: int, steps: int, start: int, progress: bool
     ) -> None:
-        """`start`: steps done before this process; `every`: steps between two rows of the curves."""
+        """`clips_per_step`: of all processes; `start`: steps done before; `every`: steps between two rows."""
         self._stream = stream
         self._clips_per_step = clips_per_step
         self._every = every
@@ -56,6 +60,9 @@ class Journal(L.Callback):
         self._means = RunningMeans()
         self._begun: tuple[int, float, float] = (0, 0.0, 0.0)
         self._mark = self._begun
+        self._extra: dict[str, float] = {}
+        self._spread: float | None = None  # feature_std of the first row
+        self._warned = False
         self.last: dict[str, float] = {}
         self.clips = 0
         self.seconds = 0.0
@@ -84,6 +91,10 @@ class Journal(L.Callback):
         assert isinstance(module, TrainingModule)
         self._pending = (trainer.global_step, module.rate, module.terms)
 
+    def note(self, values: Mapping[str, float]) -> None:
+        """Numbers that were measured now and then, for the next row."""
+        self._extra.update(values)
+
     def settle(self, trainer: L.Trainer) -> None:
         """Read the pending numbers.
 
@@ -93,12 +104,16 @@ class Journal(L.Callback):
             return
         step, rate, terms = self._pending
         self._pending = None
-        numbers = torch.stack([value.float().reshape(()) for value in terms.values()]).tolist()
+        numbers = processes.mean(
+            torch.stack([value.float().reshape(()) for value in terms.values()])
+        ).tolist()
         values = dict(zip(terms, numbers, strict=True))
         for name, value in values.items():
             if not math.isfinite(value):
+                last = step * self._clips_per_step - 1
                 raise RetraceError(
-                    f"Step {step}: {name} is {value}, so training stopped; the last checkpoint is from before. "
+                    f"Step {step}: {name} is {value}, so training stopped; the last checkpoint is from before. Its "
+                    f"samples are {last - self._clips_per_step + 1} to {last}. "
                     "Lower optimizer.lr, set optimizer.clip, or use precision 32, and continue or start anew."
                 )
         self._means.add(values)
@@ -114,17 +129,37 @@ class Journal(L.Callback):
             wait = min(self._stream.waited - waited, seconds)
             self.last = {
                 **self._means.take(),
+                **self._extra,
                 "lr": rate,
                 "clips_per_s": clips / seconds,
                 "loader_wait": wait / seconds,
                 "peak_memory_mb": peak_memory_mb(trainer.strategy.root_device),
             }
+            self._extra = {}
+            self._look_for_collapse(step)
             self._mark = (step, now, self._stream.waited)
             for logger in trainer.loggers:
                 logger.log_metrics(self.last, step)
             self._bar.set_postfix_str(
                 f"loss {self.last['loss']:.3f}, {clips / seconds:.1f} clips/s, waiting {wait / seconds:.0%}",
                 refresh=False,
+            )
+
+    def _look_for_collapse(self, step: int) -> None:
+        """Say so once when the features' spread has fallen to nothing, or to a twentieth of what it was."""
+        spread = self.last.get("feature_std")
+        if spread is None:
+            return
+        self._spread = self._spread or spread
+        if not self._warned and spread < max(1e-4, self._spread / 20):
+            self._warned = True
+            _log.warning(
+                "Step %d: feature_std is %.2g, it was %.2g: all nodes look alike to the encoder (collapse). The usual "
+                "cause is a learning rate that is too high for the first steps (optimizer.lr, schedule.warmup); after "
+                "that, a loss that equal features satisfy (no negatives and no predictor, a temperature too high).",
+                step,
+                spread,
+                self._spread,
             )
 
     def close(self) -> None:
@@ -144,11 +179,43 @@ class Average(L.Callback):
             module.update_average()
 
 
+class Probe(L.Callback):
+    """Measures the encoder before the first step, every N steps and after the last, and notes it in the journal."""
+
+    def __init__(
+        self, measure: Callable[[torch.nn.Module], Mapping[str, float]], journal: Journal, *, every: int
+    ) -> None:
+        """`measure`: from an encoder (in eval mode, its own to keep) to named numbers."""
+        self._measure = measure
+        self._journal = journal
+        self._every = every
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Where it begins."""
+        if trainer.global_step == 0:
+            self._note(trainer, module)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """When the optimiser has stepped."""
+        assert isinstance(module, TrainingModule)
+        step = trainer.global_step
+        if (batch_idx + 1) % module.accumulate == 0 and (step % self._every == 0 or step == module.steps):
+            self._note(trainer, module)
+
+    def _note(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, TrainingModule)
+        if trainer.is_global_zero:
+            self._journal.note(self._measure(module.export_encoder()))
+
+
 class Saver(L.Callback):
     """Saves every N steps, at the end, and when asked to stop.
 
     Ctrl-C (SIGINT) and SIGTERM ask: the step under way is finished, a checkpoint is written, training ends. A second
-    Ctrl-C ends at once; the checkpoint before stays. Only the main thread can listen for signals.
+    Ctrl-C ends at once; the checkpoint before stays. Only the main thread can listen for signals. Of several processes,
+    one that is asked is enough: all save after the same step.
 
     Attributes:
         interrupted: whether a signal ended the run.
@@ -164,6 +231,7 @@ class Saver(L.Callback):
         self._keep = keep
         self._saved = start
         self._note = note
+        self._asked_to_stop = False
         self.interrupted = False
 
     def listen(self) -> Callable[[], None]:
@@ -181,12 +249,12 @@ class Saver(L.Callback):
         return restore
 
     def _asked(self, number: int, frame: FrameType | None) -> None:
-        if self.interrupted and number == signal.SIGINT:
+        if self._asked_to_stop and number == signal.SIGINT:
             raise RetraceError(
                 f"Stopped at once; {self._out} holds the checkpoint of step {self._saved}. "
                 "The same command continues from there."
             )
-        self.interrupted = True
+        self._asked_to_stop = True
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -196,6 +264,7 @@ class Saver(L.Callback):
         if (batch_idx + 1) % module.accumulate != 0:
             return
         step = trainer.global_step
+        self.interrupted = processes.any_of(self._asked_to_stop, trainer.strategy.root_device)
         if step % self._every == 0 or self.interrupted or step == module.steps:
             self._save(trainer, step)
         if self.interrupted:
@@ -212,7 +281,10 @@ class Saver(L.Callback):
             return
         self._journal.settle(trainer)
         final = step_path(self._out, step)
-        with atomic_path(final) as temporary:
-            trainer.save_checkpoint(temporary)
-        publish(final, self._out, self._keep)
+        if trainer.is_global_zero:
+            with atomic_path(final) as temporary:
+                trainer.save_checkpoint(temporary)
+            publish(final, self._out, self._keep)
+        else:
+            trainer.save_checkpoint(final)  # writes nothing, and waits until the first process has written
         self._saved = step

@@ -48,6 +48,14 @@ def publish(step_file: Path, out: Path, keep: int) -> None:
         old.unlink(missing_ok=True)
 
 
+def restore_last(out: Path, keep: int) -> bool:
+    """Make the latest step file the last checkpoint, where a run was killed between the two; False without any."""
+    step_files = sorted((out / "checkpoints").glob("step-*.ckpt"))
+    if step_files:
+        publish(step_files[-1], out, keep)
+    return bool(step_files)
+
+
 def step_path(out: Path, step: int) -> Path:
     """Where the checkpoint of a step goes."""
     return out / "checkpoints" / f"step-{step:08d}.ckpt"

@@ -1,6 +1,7 @@
 """What a recipe says: every choice of a training run, typed, with its resolved form saved beside the checkpoints."""
 
 import dataclasses
+import difflib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +13,27 @@ from retrace.encoders.config import EncoderConfig
 from retrace.encoders.resnet import LAYERS
 from retrace.errors import RetraceError, UsageError
 from retrace.files import atomic_path
+from retrace.methods import METHODS, MethodConfig, check_batch
+from retrace.methods.crw import CRWConfig
+from retrace.methods.moco import MoCoConfig
+from retrace.methods.siamfc import SiamFCConfig
 from retrace.methods.stfc3 import STFC3Config
+from retrace.methods.stt import StTConfig
+from retrace.methods.timecycle import TimeCycleConfig
+from retrace.methods.vfs import VFSConfig
 from retrace.training.schedule import OptimizerConfig, ScheduleConfig
 
 
 @dataclass(frozen=True)
 class ClipsConfig:
-    """Where clips come from. Their length is the method's.
+    """Where clips come from. Their length is the method's, and so is the choice of frames where the paper has one.
 
     Attributes:
         fps: frames per second of a footage clip; give either this or stride.
-        stride: frames from one clip frame to the next in footage.
+        stride: frames from one clip frame to the next in footage. A method that chooses its frames by itself chooses
+            among these.
+        images: footage is single images (in whatever folders) and not video, for a method with clips of one frame; a
+            pass takes every image once, and fps, stride, weighting and per_video have no say.
         footage_weight: share of clips from --data; ignored when there is none.
         synthetic_weight: share of clips from generated scenes.
         synthetic_height: of generated frames, pixels.
@@ -37,6 +48,7 @@ class ClipsConfig:
 
     fps: float | None = 8.0
     stride: int | None = None
+    images: bool = False
     footage_weight: float = 1.0
     synthetic_weight: float = 0.0
     synthetic_height: int = 160
@@ -68,10 +80,13 @@ class LogConfig:
     Attributes:
         every: steps per row of metrics.csv; a row is the mean of its steps.
         tensorboard: also write TensorBoard events.
+        probe: steps between two measurements of how well the encoder carries labels through a few generated scenes
+            (probe_j: mean J; probe_copy: of leaving the first labels where they are); 0 measures nothing.
     """
 
     every: int = 20
     tensorboard: bool = True
+    probe: int = 500
 
 
 @dataclass(frozen=True)
@@ -79,8 +94,14 @@ class TrainConfig:
     """A training run.
 
     Attributes:
-        method: which method; its settings are in the section of the same name.
+        method: which method, a name of `methods.METHODS`; its settings are in the section of the same name.
+        moco: settings of MoCo, the first stage of Spatial-then-Temporal.
+        siamfc: settings of SiamFC.
         stfc3: settings of STFC3 and FC3.
+        vfs: settings of VFS.
+        crw: settings of CRW.
+        timecycle: settings of TimeCycle.
+        stt: settings of Spatial-then-Temporal's second stage, and of reconstruction alone.
         encoder: what is trained.
         init: encoder weights to start from: a path, or a name that `retrace weights list` knows; none starts from
             random weights.
@@ -89,15 +110,21 @@ class TrainConfig:
         schedule: how the learning rate moves.
         steps: optimiser steps of the run; give either this or epochs.
         epochs: length of the run as passes over the footage (clips.per_video says how many clips that is).
-        batch_size: clips per forward pass.
+        batch_size: clips per forward pass, of all processes together.
         accumulate: forward passes per optimiser step.
         ema: decay of the moving average of the encoder that is exported; 0 exports the encoder itself.
         export_cut: layer after which the exported encoder ends (the papers propagate with layer3 of a network trained
             up to layer4); null exports what was trained.
+        export_strides: of layer1 ... layer4 of the exported encoder (VFS trains at stride 32 and propagates at 8); null
+            exports what was trained.
         seed: of everything that is drawn.
         workers: processes that prepare clips; 0 prepares them in the main process.
         threads: torch threads of the main process; 0 leaves torch's choice.
         device: auto, cpu, cuda or cuda:N.
+        devices: processes on this machine, each on a GPU of its own where there are GPUs; on several machines, start
+            the command with torchrun, which says how many there are.
+        sync_bn: statistics of batch normalisation over all processes; needs GPUs.
+        compile: compile the encoder with torch.compile.
         precision: auto (bf16 on a GPU, 32 elsewhere), 32 or bf16.
         channels_last: memory format of images and encoder.
         checkpoint: when to save.
@@ -106,8 +133,14 @@ class TrainConfig:
         out: folder of the run.
     """
 
-    method: Literal["stfc3"] = "stfc3"
+    method: str = "stfc3"
+    moco: MoCoConfig = MoCoConfig()
+    siamfc: SiamFCConfig = SiamFCConfig()
     stfc3: STFC3Config = STFC3Config()
+    vfs: VFSConfig = VFSConfig()
+    crw: CRWConfig = CRWConfig()
+    timecycle: TimeCycleConfig = TimeCycleConfig()
+    stt: StTConfig = StTConfig()
     encoder: EncoderConfig = EncoderConfig(cut="layer4", padding_mode="reflect")
     init: str | None = None
     clips: ClipsConfig = ClipsConfig()
@@ -119,10 +152,14 @@ class TrainConfig:
     accumulate: int = 1
     ema: float = 0.0
     export_cut: str | None = None
+    export_strides: tuple[int, int, int, int] | None = None
     seed: int = 0
     workers: int = 1
     threads: int = 0
     device: str = "auto"
+    devices: int = 1
+    sync_bn: bool = False
+    compile: bool = False
     precision: Literal["auto", "32", "bf16"] = "auto"
     channels_last: bool = True
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -131,14 +168,33 @@ class TrainConfig:
     out: str = ""
 
     @property
+    def method_config(self) -> MethodConfig:
+        """The section of the method."""
+        section: MethodConfig = getattr(self, self.method)
+        return section
+
+    @property
     def clip_length(self) -> int:
         """T, frames per clip: the method's."""
-        return self.stfc3.clip_length
+        return self.method_config.clip_length
 
 
 # These say how a run is carried out, not what it computes; a run may continue with other values.
 OPERATIONAL = frozenset(
-    {"out", "workers", "threads", "device", "checkpoint", "log", "clips.cache", "export_cut", "epochs"}
+    {
+        "out",
+        "workers",
+        "threads",
+        "device",
+        "devices",
+        "compile",
+        "checkpoint",
+        "log",
+        "clips.cache",
+        "export_cut",
+        "export_strides",
+        "epochs",
+    }
 )
 
 
@@ -152,6 +208,18 @@ def check(config: TrainConfig) -> None:
         if not good:
             raise UsageError(f"{key} is {value}; expected {expected}.")
 
+    if config.method not in METHODS:
+        near = difflib.get_close_matches(config.method, METHODS, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise UsageError(f"method is {config.method!r}{hint}; expected one of {', '.join(METHODS)}.")
+    for name, method in METHODS.items():
+        default = flatten(method.config())
+        changed = [key for key, value in flatten(getattr(config, name)).items() if value != default[key]]
+        if name != config.method and changed:
+            raise UsageError(
+                f"{name}.{changed[0]} is set, but the method is {config.method}. "
+                f"Leave it out, or set method to {name}."
+            )
     demand(bool(config.out), "out", repr(config.out), "a folder for the run")
     demand(
         (config.steps is None) != (config.epochs is None),
@@ -163,12 +231,17 @@ def check(config: TrainConfig) -> None:
         ("steps", config.steps if config.steps is not None else 1),
         ("batch_size", config.batch_size),
         ("accumulate", config.accumulate),
+        ("devices", config.devices),
         ("checkpoint.every", config.checkpoint.every),
         ("checkpoint.keep", config.checkpoint.keep),
         ("log.every", config.log.every),
     ):
         demand(value >= 1, key, value, "a whole number of at least 1")
-    for key, value in (("workers", config.workers), ("threads", config.threads)):
+    for key, value in (
+        ("workers", config.workers),
+        ("threads", config.threads),
+        ("log.probe", config.log.probe),
+    ):
         demand(value >= 0, key, value, "0 or more")
     demand(0 <= config.seed < 2**63, "seed", config.seed, "a whole number from 0 to 2^63 - 1")
     demand(config.encoder.width > 0, "encoder.width", config.encoder.width, "a number above 0")
@@ -178,6 +251,12 @@ def check(config: TrainConfig) -> None:
         "export_cut",
         config.export_cut,
         f"one of the trained layers, {', '.join(layers)}, or null",
+    )
+    demand(
+        config.export_strides is None or min(config.export_strides) >= 1,
+        "export_strides",
+        config.export_strides,
+        "four numbers of at least 1, or null",
     )
     demand(config.epochs is None or config.epochs > 0, "epochs", config.epochs, "a number above 0")
     demand(0 <= config.ema < 1, "ema", config.ema, "a decay from 0 (off) to below 1")
@@ -211,11 +290,29 @@ def check(config: TrainConfig) -> None:
             "There is nothing to train on: give footage with --data PATH (a video, a folder or a list file; its weight "
             "is clips.footage_weight), or set clips.synthetic_weight above 0 to train on generated scenes."
         )
-    if config.epochs is not None and clips.per_video is None:
+    schedule = config.schedule
+    for key, passes, steps in (
+        ("warmup", schedule.warmup_epochs is not None, schedule.warmup != 0),
+        ("milestones", bool(schedule.milestone_epochs), bool(schedule.milestones)),
+    ):
+        demand(not (passes and steps), f"schedule.{key}", "given in steps and in passes", "one of the two")
+    counts_passes = (
+        config.epochs is not None or schedule.warmup_epochs is not None or bool(schedule.milestone_epochs)
+    )
+    if clips.images and config.clip_length != 1:
+        raise UsageError(
+            f"clips.images is true, but {config.method} wants clips of {config.clip_length} frames. "
+            "Give videos or frame folders, and set clips.images to false."
+        )
+    try:
+        check_batch(config.method_config, config.batch_size)
+    except ValueError as error:
+        raise UsageError(f"batch_size is {config.batch_size}: {error}.") from error
+    if counts_passes and clips.per_video is None and not clips.images:
         raise UsageError(
             "epochs needs clips.per_video, which says how many clips a pass takes; or set steps."
         )
-    if config.epochs is not None and not footage:
+    if counts_passes and not footage:
         raise UsageError(
             "epochs counts passes over footage, and there is none: give it with --data PATH, or set steps."
         )
@@ -234,7 +331,10 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def to_plain(config: Any) -> dict[str, Any]:
-    """A configuration as YAML and JSON know it: dicts, lists, numbers, strings."""
+    """A configuration as YAML and JSON know it: dicts, lists, numbers, strings.
+
+    Of a TrainConfig, without the sections of the other methods.
+    """
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -242,13 +342,25 @@ def to_plain(config: Any) -> dict[str, Any]:
         return [plain(item) for item in value] if isinstance(value, tuple | list) else value
 
     result: dict[str, Any] = plain(dataclasses.asdict(config))
+    if isinstance(config, TrainConfig):
+        for name in METHODS.keys() - {config.method}:
+            del result[name]
     return result
+
+
+_HEADER = "# Resolved configuration of a run of retrace train; a recipe of its own\n"
 
 
 def save_config(config: TrainConfig, path: Path) -> None:
     """Write the resolved configuration as YAML that `retrace train` reads."""
     with atomic_path(path) as temporary:
-        temporary.write_text(yaml.safe_dump(to_plain(config), sort_keys=False))
+        temporary.write_text(_HEADER + yaml.safe_dump(to_plain(config), sort_keys=False))
+
+
+def is_saved_config(path: Path) -> bool:
+    """Whether `save_config` wrote this file."""
+    with path.open("rb") as file:
+        return file.read(len(_HEADER)) == _HEADER.encode()
 
 
 def check_same_run(config: TrainConfig, path: Path) -> None:
@@ -263,9 +375,14 @@ def check_same_run(config: TrainConfig, path: Path) -> None:
             f"{path} cannot be read, so the run in its folder cannot be continued. Use another --out, or --overwrite."
         ) from error
     # A key that the saved form does not know yet had the value that is now the default.
-    before, now = flatten(TrainConfig()) | flatten(saved), flatten(config)
+    before, now = (
+        flatten(to_plain(TrainConfig(method=config.method))) | flatten(saved),
+        flatten(to_plain(config)),
+    )
     ignored = set(OPERATIONAL)
-    if config.schedule.name != "cosine" and (config.steps or 0) >= (before.get("steps") or 0):
+    if config.schedule.name not in ("cosine", "exponential") and (config.steps or 0) >= (
+        before.get("steps") or 0
+    ):
         ignored.add("steps")  # a longer run begins like the shorter one
     different = [
         f"{key} was {before.get(key)}, now {now.get(key)}"

@@ -2,20 +2,24 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from retrace.datasets import footage
-from retrace.errors import RetraceError
-from retrace.methods.stfc3 import STFC3Views
+from retrace.datasets import footage, got10k
+from retrace.datasets.boxed import boxed_videos
+from retrace.datasets.records import Video
+from retrace.errors import RetraceError, UsageError
+from retrace.methods import METHODS, sampling_of
 from retrace.synthetic import SceneConfig, SyntheticSource
 from retrace.training.config import TrainConfig
 from retrace.video import decode
 from retrace.video.cache import FrameCache
-from retrace.video.loader import ClipDataset, ClipSource, FootageSource
+from retrace.video.loader import ClipDataset, ClipSource, FootageSource, ImageSource
+from retrace.video.sampling import EvenSampling, Sampling, ThinnedSampling
+from retrace.video.shards import ShardStore, read_shard
 
 ENDLESS = 2**62  # samples; a run ends by its steps
 
@@ -26,7 +30,7 @@ class TrainingData:
 
     Attributes:
         dataset: item i is the views of sample i.
-        videos: number of footage videos.
+        videos: number of footage videos, or of images.
         broken: (path, reason) of footage left out because it cannot be read.
         description: one sentence, for the card; it names no path.
         identity: digest of the footage; "" where there is none.
@@ -38,7 +42,7 @@ class TrainingData:
     broken: list[tuple[str, str]]
     description: str
     identity: str
-    footage: FootageSource | None
+    footage: FootageSource | ImageSource | None
 
 
 def cache_folder(config: TrainConfig) -> Path:
@@ -63,61 +67,145 @@ def build(config: TrainConfig, *, progress: bool = True) -> TrainingData:
     weights: list[float] = []
     parts = []
     found = footage.Index()
+    own: FootageSource | ImageSource | None = None
+    identity, count = "", 0
+    views = METHODS[config.method].views(config.method_config)
+    broken: list[tuple[Path, str]] = []
     if config.data and clips.footage_weight > 0:
-        found = _index(config, progress)
-        sources.append(
-            FootageSource(
+        if getattr(views, "wants_boxes", False):
+            own, broken = _boxed_footage(config)
+            identity, count = _digest((v.path.name, v.num_frames) for v in own.videos), len(own.videos)
+            parts.append(f"{count} videos with boxes")
+        elif clips.images:
+            images = footage.find_images(list(config.data))
+            own = ImageSource(images, short_side=clips.short_side or None, seed=config.seed)
+            identity, count = _digest((path.parent.name, path.name) for path in images), len(images)
+            parts.append(f"{count} images")
+        else:
+            found = _index(config, progress)
+            own = FootageSource(
                 found.videos,
-                FrameCache(cache_folder(config), short_side=clips.short_side or None),
-                length=config.clip_length,
-                sample_fps=clips.fps,
-                stride=clips.stride,
+                Frames(FrameCache(cache_folder(config), short_side=clips.short_side or None)),
+                footage_sampling(config),
                 weighting=clips.weighting,
                 clips_per_video=clips.per_video,
                 seed=config.seed,
             )
-        )
+            identity, count = _identity(found), len(found.videos)
+            parts.append(f"{count} videos ({found.num_frames} frames, {found.seconds / 60:.1f} minutes)")
+        sources.append(own)
         weights.append(clips.footage_weight)
-        parts.append(
-            f"{len(found.videos)} videos ({found.num_frames} frames, {found.seconds / 60:.1f} minutes)"
-        )
     if clips.synthetic_weight > 0:
         scene = SceneConfig(height=clips.synthetic_height, width=clips.synthetic_width)
-        sources.append(SyntheticSource(scene, config.clip_length, clips.synthetic_stride))
+        sources.append(
+            SyntheticSource(
+                scene, config.clip_length, clips.synthetic_stride, sampling_of(config.method_config)
+            )
+        )
         weights.append(clips.synthetic_weight)
         parts.append(f"generated scenes ({scene.height} x {scene.width})")
     shares = [f"{weight / sum(weights):.0%} {part}" for weight, part in zip(weights, parts, strict=True)]
     return TrainingData(
-        dataset=ClipDataset(sources, weights, STFC3Views(config.stfc3), config.seed, ENDLESS),
-        videos=len(found.videos),
-        broken=[(str(path), reason) for path, reason in found.broken],
+        dataset=ClipDataset(sources, weights, views, config.seed, ENDLESS),
+        videos=count,
+        broken=[(str(path), reason) for path, reason in (*found.broken, *broken)],
         description=", ".join(shares),
-        identity=_identity(found) if found.videos else "",
-        footage=next((source for source in sources if isinstance(source, FootageSource)), None),
+        identity=identity,
+        footage=own,
     )
 
 
+def _boxed_footage(config: TrainConfig) -> tuple[FootageSource, list[tuple[Path, str]]]:
+    """Videos with a target's boxes, and those that cannot be used.
+
+    Errors: RetraceError when there are none.
+    """
+    if config.clips.images:
+        raise UsageError(f"clips.images is true, but {config.method} trains on videos with boxes.")
+    found, broken = [], []
+    for root in config.data:
+        videos, left_out = boxed_videos(got10k.load(Path(root)))
+        found += videos
+        broken += left_out
+    if not found:
+        path, reason = broken[0]
+        raise RetraceError(
+            f"None of the {len(broken)} sequences can be trained on; the first is {path}: {reason}."
+        )
+    source = FootageSource(
+        [one.video for one in found],
+        decode.DirectFrames(short_side=config.clips.short_side or None),
+        footage_sampling(config),
+        weighting=config.clips.weighting,
+        clips_per_video=config.clips.per_video,
+        seed=config.seed,
+        boxes=[one.boxes for one in found],
+    )
+    return source, broken
+
+
+def footage_sampling(config: TrainConfig) -> Sampling:
+    """Which frames of a video make a clip: the method's choice among the frames of the recipe's rate or stride."""
+    clips, own = config.clips, sampling_of(config.method_config)
+    if own is None:
+        return EvenSampling(config.clip_length, clips.fps, clips.stride)
+    return ThinnedSampling(own, clips.fps, clips.stride)
+
+
 def resolve_steps(config: TrainConfig, data: TrainingData) -> TrainConfig:
-    """The configuration with `steps` in the place of `epochs`."""
-    if config.epochs is None:
+    """The configuration with steps in the place of everything that counts passes over the footage."""
+    schedule = config.schedule
+    if config.epochs is None and schedule.warmup_epochs is None and not schedule.milestone_epochs:
         return config
     assert data.footage is not None
     assert data.footage.epoch_length is not None
     share = config.clips.footage_weight / (config.clips.footage_weight + config.clips.synthetic_weight)
-    samples = config.epochs * data.footage.epoch_length / share
-    steps = max(1, round(samples / (config.batch_size * config.accumulate)))
-    return replace(config, steps=steps, epochs=None)
+    per_epoch = data.footage.epoch_length / share / (config.batch_size * config.accumulate)
+    if config.epochs is not None:
+        config = replace(config, steps=max(1, round(config.epochs * per_epoch)), epochs=None)
+    if schedule.warmup_epochs is not None:
+        schedule = replace(schedule, warmup=round(schedule.warmup_epochs * per_epoch), warmup_epochs=None)
+    if schedule.milestone_epochs:
+        milestones = tuple(round(epoch * per_epoch) for epoch in schedule.milestone_epochs)
+        schedule = replace(schedule, milestones=milestones, milestone_epochs=())
+    return replace(config, schedule=schedule)
+
+
+class Frames:
+    """Frames of videos in shards from there, of all others from the cache; a `decode.FrameStore`."""
+
+    def __init__(self, cache: FrameCache) -> None:
+        """`cache`: of the videos that are not in shards."""
+        self.cache = cache
+        self.shards = ShardStore()
+
+    def num_frames(self, video: Video) -> int:
+        """Frames that can be asked for."""
+        return self._store(video).num_frames(video)
+
+    def frames(self, video: Video, indices: Sequence[int]) -> decode.Pixels:
+        """(T, H, W, 3) RGB uint8 of the frames at `indices`."""
+        return self._store(video).frames(video, indices)
+
+    def _store(self, video: Video) -> decode.FrameStore:
+        return self.shards if video.path.parent.suffix.lower() == ".tar" else self.cache
 
 
 def _index(config: TrainConfig, progress: bool) -> footage.Index:
     """Look at all footage; what is known from the last time is kept in the run's folder."""
+    shards, rest = footage.split_shards(list(config.data))
 
     def bar(paths: Iterable[Path]) -> Iterable[Path]:
         return tqdm(paths, desc="footage", unit="video", disable=not progress, dynamic_ncols=True)
 
-    found = footage.index(
-        list(config.data), decode.probe, file=Path(config.out) / "footage.json", progress=bar
-    )
+    found = footage.Index()
+    if rest:
+        found = footage.index(rest, decode.probe, file=Path(config.out) / "footage.json", progress=bar)
+    for shard in bar(shards):
+        try:
+            found.videos.extend(read_shard(shard))
+        except decode.BrokenVideo as error:
+            found.broken.append((shard, str(error)))
     if not found.videos:
         path, reason = found.broken[0]
         raise RetraceError(
@@ -129,8 +217,14 @@ def _index(config: TrainConfig, progress: bool) -> footage.Index:
 
 def _identity(found: footage.Index) -> str:
     """Digest of what the footage is: names, sizes and lengths in order, which decide what sample i is."""
+    return _digest(
+        (video.path.name, video.num_frames, video.height, video.width, round(video.fps, 3))
+        for video in found.videos
+    )
+
+
+def _digest(items: Iterable[tuple[object, ...]]) -> str:
     digest = hashlib.sha256()
-    for video in found.videos:
-        fields = (video.path.name, video.num_frames, video.height, video.width, round(video.fps, 3))
-        digest.update(repr(fields).encode())
+    for item in items:
+        digest.update(repr(item).encode())
     return digest.hexdigest()

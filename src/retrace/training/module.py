@@ -55,7 +55,11 @@ class TrainingModule(L.LightningModule):
         self.channels_last = channels_last
         encoder = self.encoder
         if channels_last:
-            encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            copies = [
+                part for part in method.modules() if isinstance(part, type(encoder))
+            ]  # a momentum encoder, a teacher
+            for part in (encoder, *copies):
+                part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged: nn.Module | None = None
         if ema > 0:
             self.averaged = copy.deepcopy(encoder).requires_grad_(False)

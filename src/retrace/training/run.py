@@ -5,7 +5,7 @@ import logging
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,23 +13,27 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 from torch.utils.data import Dataset
 
 from retrace import __version__
-from retrace.devices import choose_device
 from retrace.errors import RetraceError, UsageError
 from retrace.files import cannot_write, same_file
-from retrace.training import checkpoints
-from retrace.training.callbacks import Average, Journal, Saver
+from retrace.training import checkpoints, processes
+from retrace.training.callbacks import Average, Journal, Probe, Saver
 from retrace.training.config import TrainConfig, check_same_run, save_config, to_plain
 from retrace.training.curves import CurveLogger
 from retrace.training.module import TrainingModule
 from retrace.training.origin import commit
 from retrace.training.stream import ClipStream
 from retrace.video.loader import Views
+
+Measure = Callable[[nn.Module], Mapping[str, float]]
+"""From an encoder (in eval mode, on the CPU, its own to keep) to named numbers."""
 
 
 @dataclass
@@ -105,21 +109,18 @@ def _quiet_lightning() -> Iterator[None]:
         # Lightning calls this torch function in its own loop; nobody at the keyboard can change it.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=DeprecationWarning)
+        warnings.filterwarnings(
+            "ignore", message=".*module\\(s\\) in eval mode.*"
+        )  # a teacher is meant to be
         yield
     for logger, level in zip(loggers, before, strict=True):
         logger.setLevel(level)
 
 
-def remove_run(out: Path) -> None:
-    """Delete what a run wrote into its folder, and nothing else."""
-    for name in (
-        "config.yaml",
-        "metrics.csv",
-        checkpoints.LAST,
-        "encoder.safetensors",
-        "summary.json",
-        "footage.json",
-    ):
+def remove_run(out: Path, *, index: bool = True) -> None:
+    """Delete what a run wrote into its folder, and nothing else; the index of the footage only where asked for."""
+    names = ["config.yaml", "metrics.csv", checkpoints.LAST, "encoder.safetensors", "summary.json"]
+    for name in [*names, "footage.json"] if index else names:
         (out / name).unlink(missing_ok=True)
     for name in ("checkpoints", "tensorboard"):
         shutil.rmtree(out / name, ignore_errors=True)
@@ -133,6 +134,7 @@ def fit(
     data_id: str = "",
     overwrite: bool = False,
     progress: bool = True,
+    measure: Measure | None = None,
 ) -> FitResult:
     """Train `method` on `dataset` until `config.steps`, from the last checkpoint in `config.out` when there is one.
 
@@ -147,22 +149,34 @@ def fit(
         data_id: names the content of the data; a run continues only on the data it began with.
         overwrite: delete the run in `config.out` first.
         progress: draw a progress bar on stderr.
+        measure: from an encoder to named numbers, every `config.log.probe` steps, for the curves.
+
+    Several processes (`training.processes`) that call this together train one run: each takes its share of every
+    batch, gradients are averaged (DDP), so the loss is the mean of the shares' losses. That is the loss of one process
+    where a loss is a mean over clips; not where clips are weighed by what is in them (STFC3's "masked_nodes"), nor with
+    statistics of batch normalisation, which are each process's own without `sync_bn`, nor bit for bit in what is drawn
+    (edge dropout). The first process writes.
 
     Writes: config.yaml, metrics.csv, last.ckpt, checkpoints/, tensorboard/ in `config.out`.
 
     Errors: UsageError when the folder holds a run with other settings; RetraceError when a loss is not finite, the
-    folder is in use or not writable, or a checkpoint is damaged.
+    folder is in use or not writable, a checkpoint is damaged, or there is no room for one (the one before stays).
     """
     assert config.steps is not None
     out = Path(config.out)
-    device = choose_device(config.device)
-    with _only_run(out), _quiet_lightning(), _threads(config.threads):
-        if overwrite:
-            remove_run(out)
-        checkpoints.clear_leftovers(out)
-        last = out / checkpoints.LAST
-        if (out / "config.yaml").exists() and last.exists():
-            check_same_run(config, out / "config.yaml")
+    here = processes.place()
+    device = processes.own_device(config.device, here)
+    check_processes(config, here, device)
+    with contextlib.ExitStack() as stack:
+        for context in (processes.joined(device), _quiet_lightning(), _threads(config.threads)):
+            stack.enter_context(context)
+        with processes.first_one_first(here):
+            if here.rank == 0:
+                stack.enter_context(_only_run(out))
+                _prepare(config, out, overwrite)
+            start = _continues_from(out, data_id)
+            if here.rank == 0:
+                save_config(config, out / "config.yaml")
         module = TrainingModule(
             method,
             optimizer=config.optimizer,
@@ -173,25 +187,61 @@ def fit(
             ema=config.ema,
             channels_last=config.channels_last,
         )
-        start = 0
-        if last.exists():
-            saved = checkpoints.read_checkpoint(last)
-            start = saved["global_step"]
-            if saved["retrace"]["data_id"] != data_id:
-                raise UsageError(
-                    f"{out} holds a run on other data: the videos under the same paths have changed since. "
-                    "Give another --out, or start anew with --overwrite."
-                )
-        save_config(config, out / "config.yaml")
+        if config.compile:
+            module.encoder.compile()
         plain = to_plain(config)
         note = {
             "version": __version__,
             "commit": commit(),
             "encoder": plain["encoder"],
             "config": plain,
+            "colour": getattr(method, "colour", "rgb"),
             "data_id": data_id,
         }
-        return _fit(module, dataset, config, out, device, start, note, progress)
+        return _fit(module, dataset, config, out, device, here, start, note, progress, measure)
+
+
+def check_processes(config: TrainConfig, here: processes.Place, device: torch.device) -> None:
+    """Refuse what cannot be shared among the processes there are.
+
+    Errors: UsageError naming the key.
+    """
+    if config.devices > 1 and here.local_world != config.devices:
+        raise UsageError(
+            f"devices is {config.devices}, but this process trains alone or among {here.local_world}. Processes are "
+            "started by the command line (retrace train ... --devices) or by torchrun; within Python, set devices to 1."
+        )
+    if config.batch_size % here.world:
+        raise UsageError(
+            f"batch_size is {config.batch_size}, over {here.world} processes; expected a multiple of {here.world}."
+        )
+    if config.sync_bn and device.type != "cuda":
+        raise UsageError(f"sync_bn needs GPUs, and this run is on {device.type}; set it to false.")
+
+
+def _prepare(config: TrainConfig, out: Path, overwrite: bool) -> None:
+    """Bring the folder into the state that the run goes on from; by the first process alone."""
+    if overwrite:
+        remove_run(out)
+    checkpoints.clear_leftovers(out)
+    if not (out / checkpoints.LAST).exists() and not checkpoints.restore_last(out, config.checkpoint.keep):
+        remove_run(out, index=False)  # it ended before its first checkpoint: there is nothing to continue
+    elif (out / "config.yaml").exists():
+        check_same_run(config, out / "config.yaml")
+
+
+def _continues_from(out: Path, data_id: str) -> int:
+    """Step of the last checkpoint; 0 where there is none."""
+    last = out / checkpoints.LAST
+    if not last.exists():
+        return 0
+    saved = checkpoints.read_checkpoint(last)
+    if saved["retrace"]["data_id"] != data_id:
+        raise UsageError(
+            f"{out} holds a run on other data: the videos under the same paths have changed since. "
+            "Give another --out, or start anew with --overwrite."
+        )
+    return int(saved["global_step"])
 
 
 def _fit(
@@ -200,22 +250,28 @@ def _fit(
     config: TrainConfig,
     out: Path,
     device: torch.device,
+    here: processes.Place,
     start: int,
     note: dict[str, Any],
     progress: bool,
+    measure: Measure | None,
 ) -> FitResult:
-    """The part of `fit` that holds the folder."""
+    """The part of `fit` in which the folder is held and the processes are connected."""
     assert config.steps is not None
     per_step = config.batch_size * config.accumulate
     stream = ClipStream(
         dataset,
-        batch_size=config.batch_size,
+        batch_size=config.batch_size // here.world,
         start=start * per_step,
         workers=config.workers,
         pin_memory=device.type == "cuda",
+        rank=here.rank,
+        world=here.world,
     )
-    loggers: list[Logger] = [CurveLogger(out / "metrics.csv", resume_step=start)]
-    if config.log.tensorboard:
+    loggers: list[Logger] = []
+    if here.rank == 0:
+        loggers.append(CurveLogger(out / "metrics.csv", resume_step=start))
+    if here.rank == 0 and config.log.tensorboard:
         loggers.append(
             TensorBoardLogger(
                 out,
@@ -231,7 +287,7 @@ def _fit(
         every=config.log.every,
         steps=config.steps,
         start=start,
-        progress=progress,
+        progress=progress and here.rank == 0,
     )
     saver = Saver(
         out,
@@ -241,16 +297,19 @@ def _fit(
         start=start,
         note=note,
     )
+    callbacks: list[L.Callback] = [journal, Average(), saver]
+    if measure is not None and config.log.probe:
+        callbacks.insert(2, Probe(measure, journal, every=config.log.probe))
     trainer = L.Trainer(
         max_steps=config.steps,
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=[device.index or 0] if device.type == "cuda" else 1,
+        sync_batchnorm=config.sync_bn and here.world > 1,
         precision=_precision(config.precision, device),
         accumulate_grad_batches=config.accumulate,
-        callbacks=[journal, Average(), saver],
-        logger=loggers,
+        callbacks=callbacks,
+        logger=loggers or False,
         default_root_dir=out,
-        plugins=[LightningEnvironment()],  # one process: whatever scheduler started it need not be asked
+        **_strategy(here, device),
         benchmark=device.type == "cuda",
         use_distributed_sampler=False,
         enable_checkpointing=False,
@@ -286,9 +345,18 @@ def _fit(
         clips=journal.clips,
         seconds=journal.seconds,
         waited=journal.waited,
-        failures=stream.failures,
+        failures=processes.collected(stream.failures),
         module=module.cpu(),
     )
+
+
+def _strategy(here: processes.Place, device: torch.device) -> dict[str, Any]:
+    """What Lightning is told about the processes: what we know, so that it asks no scheduler."""
+    if here.world == 1:
+        devices: Any = [device.index or 0] if device.type == "cuda" else 1
+        return {"devices": devices, "plugins": [LightningEnvironment()]}
+    strategy = DDPStrategy(cluster_environment=TorchElasticEnvironment())
+    return {"devices": here.local_world, "num_nodes": here.world // here.local_world, "strategy": strategy}
 
 
 def _precision(name: str, device: torch.device) -> Any:

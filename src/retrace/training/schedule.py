@@ -35,32 +35,42 @@ class ScheduleConfig:
     """How the learning rate moves, per optimiser step.
 
     Attributes:
-        name: constant, cosine (half a period from lr to lr * final over the run) or step.
+        name: constant, cosine (half a period from lr to lr * final over the run), exponential (by the same factor every
+            step, from lr to lr * final) or step.
         warmup: steps of linear rise to lr.
-        final: factor on lr that cosine ends with.
+        warmup_from: factor on lr of the first step; null takes 1 / (warmup + 1).
+        final: factor on lr that cosine and exponential end with.
         milestones: steps after which the step schedule multiplies by `factor`.
+        warmup_epochs: in the place of warmup, passes over the footage.
+        milestone_epochs: in the place of milestones, passes over the footage.
         factor: of the step schedule.
     """
 
-    name: Literal["constant", "cosine", "step"] = "constant"
+    name: Literal["constant", "cosine", "exponential", "step"] = "constant"
     warmup: int = 0
+    warmup_from: float | None = None
     final: float = 0.0
     milestones: tuple[int, ...] = ()
     factor: float = 0.1
+    warmup_epochs: float | None = None
+    milestone_epochs: tuple[float, ...] = ()
 
 
 def lr_factor(config: ScheduleConfig, steps: int) -> Callable[[int], float]:
     """Function of the number of steps done so far -> factor on the learning rate of the next step.
 
-    It depends on nothing else, so a resumed run continues exactly. With warm-up w the first step uses 1 / (w + 1)
-    and step w the full rate; cosine starts its fall where the warm-up ends.
+    It depends on nothing else, so a resumed run continues exactly. With warm-up w the first step uses 1 / (w + 1), or
+    `warmup_from`, and step w the full rate; cosine starts its fall where the warm-up ends.
     """
 
     def factor(done: int) -> float:
         if done < config.warmup:
-            return (done + 1) / (config.warmup + 1)
+            first = 1 / (config.warmup + 1) if config.warmup_from is None else config.warmup_from
+            return first + (1 - first) * done / config.warmup
+        progress = min(1.0, (done - config.warmup) / max(1, steps - config.warmup))
+        if config.name == "exponential":
+            return math.pow(config.final, progress)
         if config.name == "cosine":
-            progress = min(1.0, (done - config.warmup) / max(1, steps - config.warmup))
             return config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * progress))
         if config.name == "step":
             return config.factor ** sum(done >= milestone for milestone in config.milestones)

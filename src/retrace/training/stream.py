@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from retrace.errors import RetraceError
-from retrace.video.loader import ResumableSampler, Views, seed_worker
+from retrace.video.loader import ResumableSampler, Views, batches_of, seed_worker
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ def _prepare_worker(worker: int) -> None:
 class ClipStream:
     """Batches of views, in the order of their global sample numbers, whatever the number of workers.
 
+    Each of several processes takes its share of every batch, so that together they eat the same samples as one would.
     It has no length and no epochs: item i is a function of (seed, i) alone, and a run of n steps eats the items
     0 ... n * batch_size * accumulate - 1. Resuming is a start position. Batches that were prefetched but not used
     before an interruption are simply made again.
@@ -85,12 +86,14 @@ class ClipStream:
         start: int = 0,
         workers: int = 0,
         pin_memory: bool = False,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
-        """`start`: global number of the first sample."""
+        """`start`: global number of the first sample. Process `rank` of `world` takes every world-th sample."""
         self._loader: DataLoader[Any] = DataLoader(
             _WithFailures(dataset),
             batch_size=batch_size,
-            sampler=ResumableSampler(position=start),
+            sampler=ResumableSampler(position=start, rank=rank, world=world),
             num_workers=workers,
             collate_fn=_collate,
             worker_init_fn=_prepare_worker,
@@ -108,11 +111,11 @@ class ClipStream:
 
         Errors: RetraceError when a sample cannot be made.
         """
-        batches = iter(self._loader)
+        batches = batches_of(self._loader)
         while True:
-            start = time.perf_counter()
+            began = time.perf_counter()
             batch = next(batches)
-            self.waited += time.perf_counter() - start
+            self.waited += time.perf_counter() - began
             self.failures.update(batch.failures)
             if batch.error is not None:
                 raise RetraceError(batch.error)

@@ -1,0 +1,163 @@
+"""Two processes (gloo) train as one does with the same batch, where that is mathematically so.
+
+Not equal, and not tested to be: statistics of batch normalisation over a batch (each process has its own half; SyncBN,
+which joins them, exists on GPUs only), numbers weighed by what is in a batch (the curve "accuracy", the loss of
+"masked_nodes"), and what is drawn in the main process.
+Here batch normalisation uses its running statistics, nothing is drawn, and the loss is a mean over clips.
+
+This file is also the script that the processes run.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from retrace.encoders import EncoderConfig
+from retrace.errors import RetraceError, UsageError
+from retrace.methods.stfc3 import STFC3, STFC3Config, STFC3Views
+from retrace.training import checkpoints, processes
+from retrace.training.config import CheckpointConfig, LogConfig, TrainConfig
+from retrace.training.curves import read_curves
+from retrace.training.processes import Place
+from retrace.training.run import check_processes, fit
+from retrace.training.schedule import OptimizerConfig
+
+CONFIG = STFC3Config(
+    clip_length=2,
+    crop_size=32,
+    edge_dropout=0.0,
+    colour="none",
+    direct_weight=1.0,
+    projector_hidden=16,
+    projector_outputs=8,
+)
+
+
+class Frozen(STFC3):
+    """Batch normalisation as in evaluation, so that a clip's loss does not depend on the others."""
+
+    def train(self, mode: bool = True) -> "Frozen":
+        """All but the normalisation."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+
+class Clips(Dataset[dict[str, Tensor]]):
+    """Smooth noise; item i depends on i alone. One clip is broken."""
+
+    def __init__(self) -> None:
+        """Nothing broken yet."""
+        self.sources = [self]
+        self.failures: dict[str, str] = {}
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Views of a clip of two frames, 40 x 56."""
+        generator = torch.Generator().manual_seed(index)
+        if index == 5:
+            self.failures["five.mp4"] = "truncated"
+        small = torch.rand(2, 3, 10, 14, generator=generator)
+        clip = nn.functional.interpolate(small, scale_factor=4, mode="bilinear") * 255
+        return STFC3Views(CONFIG)(clip.to(torch.uint8), generator)
+
+
+def train(out: Path, steps: int, accumulate: int = 1, fail: str = "") -> None:
+    """A run of batches of four, in this process or its share of it."""
+    config = TrainConfig(
+        stfc3=CONFIG,
+        steps=steps,
+        batch_size=4,
+        accumulate=accumulate,
+        workers=0,
+        threads=1,
+        device="cpu",
+        optimizer=OptimizerConfig(name="sgd", lr=0.05),
+        checkpoint=CheckpointConfig(every=2, keep=1),
+        log=LogConfig(every=1, tensorboard=False),
+        out=str(out),
+    )
+    if fail and str(processes.place().rank) == fail:
+        raise SystemExit("this process fails on purpose")
+    torch.manual_seed(0)
+    method = Frozen(EncoderConfig(width=0.125, cut="layer2").build(), CONFIG).train()
+    result = fit(method, Clips(), config, progress=False)
+    assert result.failures == ({"five.mp4": "truncated"} if result.resumed_from == 0 else {})
+    assert result.clips == 4 * accumulate * (steps - result.resumed_from)
+
+
+def launch(out: Path, *flags: str) -> int:
+    """Two processes."""
+    return processes.launch([sys.executable, __file__, str(out), *flags], 2)
+
+
+def test_two_processes_are_one_with_the_same_batch(tmp_path):
+    """Losses of every step and the weights at the end; interrupted after step 2 and continued."""
+    train(tmp_path / "one", 3, accumulate=2)
+    assert launch(tmp_path / "two", "--steps", "2", "--accumulate", "2") == 0
+    assert launch(tmp_path / "two", "--steps", "3", "--accumulate", "2") == 0
+    one, two = (read_curves(tmp_path / name / "metrics.csv") for name in ("one", "two"))
+    assert [row["step"] for row in two] == [1, 2, 3]
+    for row, other in zip(one, two, strict=True):
+        for key in ("loss", "cycle", "direct", "grad_norm"):
+            assert other[key] == pytest.approx(row[key], rel=1e-4), (row["step"], key)
+    alone, shared = (checkpoints.read_checkpoint(tmp_path / name / "last.ckpt") for name in ("one", "two"))
+    before = Frozen(EncoderConfig(width=0.125, cut="layer2").build(), CONFIG).state_dict()
+    moved = 0
+    for key, value in alone["state_dict"].items():
+        torch.testing.assert_close(shared["state_dict"][key], value, rtol=1e-4, atol=1e-6)
+        moved += not torch.equal(value, before[key.removeprefix("method.")])
+    assert moved > 10
+
+
+def test_a_process_that_fails_ends_the_others(tmp_path, capfd, monkeypatch):
+    """What it said is shown; nobody waits for it for ever."""
+    monkeypatch.setattr(processes, "GRACE", 0.1)
+    assert launch(tmp_path / "run", "--fail", "1") == 1
+    said = capfd.readouterr().err
+    assert "Process 1 of 2" in said
+    assert "on purpose" in said
+
+
+def test_place_is_what_torchrun_says(monkeypatch):
+    """All of it or nothing."""
+    assert processes.place() == Place()
+    monkeypatch.setenv("RANK", "3")
+    assert processes.place() == Place()
+    for key, value in {"LOCAL_RANK": 1, "WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": 1}.items():
+        monkeypatch.setenv(key, str(value))
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    assert processes.place() == Place(3, 1, 4, 2)
+    assert processes.own_device("cpu", processes.place()) == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("changes", "here", "sentence"),
+    [
+        ({"batch_size": 7}, Place(0, 0, 2, 2), "batch_size is 7, over 2 processes; expected a multiple of 2"),
+        ({"devices": 2}, Place(), "trains alone or among 1"),
+        ({"sync_bn": True}, Place(), "sync_bn needs GPUs"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused(changes, here, sentence):
+    """By the name of the key."""
+    config = TrainConfig(steps=1, out="x", **changes)
+    with pytest.raises(UsageError, match=sentence):
+        check_processes(config, here, torch.device("cpu"))
+    assert issubclass(UsageError, RetraceError)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--accumulate", type=int, default=1)
+    parser.add_argument("--fail", default="")
+    options = parser.parse_args()
+    train(options.out, options.steps, options.accumulate, options.fail)
