@@ -1,5 +1,7 @@
 """Labels to the grid and back, where nothing moves and where everything is shifted by whole cells."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from retrace.propagation.codecs import (
     KeypointCodec,
     MaskCodec,
     TextureCodec,
+    nearest,
     robust_line,
 )
 
@@ -94,6 +97,26 @@ def test_area_is_the_most_exact() -> None:
     assert score["area"] > max(score["bilinear"], score["nearest"])
 
 
+@pytest.mark.parametrize("seed", ["area", "bilinear", "nearest"])
+def test_a_padded_grid_keeps_labels_where_they_are(seed: str) -> None:
+    """A patch grid that covers more than the frame: cells of 16 pixels, not the frame cut into as many parts."""
+    frame = (50, 75)
+    geometry = Geometry(frame, frame, (4, 5), 16, origin=8.0, padding=(14, 5))
+    assert geometry.extent == (64, 80)
+    twice = Geometry((100, 150), frame, (4, 5), 16, origin=8.0, padding=(14, 5))
+    assert twice.extent == (128, 160)
+    ids = np.zeros(frame, dtype=np.uint8)
+    ids[:, 32:48] = 1  # the third column of patches
+    codec = MaskCodec([1], geometry, seed=seed)
+    labels = codec.encode(ids)
+    assert labels.shape == (2, 4, 5)
+    assert (labels[1] > 0.5).nonzero()[:, 1].tolist() == [2, 2, 2, 2]
+    back = codec.decode(labels, torch.ones(4, 5)).masks
+    assert back is not None
+    assert iou(back > 0, ids > 0) > 0.85
+    assert abs(float(np.nonzero(back)[1].mean()) - 39.5) < 1
+
+
 def test_a_lost_object_has_no_confidence() -> None:
     """Object 2 is nowhere the largest."""
     codec = MaskCodec([1, 2], PLAIN)
@@ -110,6 +133,8 @@ def test_wrong_codecs() -> None:
         MaskCodec([1], PLAIN, seed="cubic")
     with pytest.raises(ValueError, match="shape"):
         MaskCodec([1], PLAIN).encode(np.zeros((W, H), dtype=np.uint8))
+    with pytest.raises(ValueError, match="read_at 'grid'; expected frame or network"):
+        MaskCodec([1], PLAIN, read_at="grid")
     with pytest.raises(ValueError, match="dialect"):
         KeypointCodec(["a"], PLAIN, dialect="coco")
 
@@ -141,7 +166,7 @@ def test_moved_keypoints_and_partial_correction() -> None:
 
 def test_jhmdb_dialect_rounds_to_cells() -> None:
     """The published dialect has a background and is coarser."""
-    codec = KeypointCodec(["a"], PLAIN, dialect="jhmdb")
+    codec = KeypointCodec(["a"], PLAIN, dialect="crw")
     labels = codec.encode(np.array([[60.3, 40.9]], dtype=np.float32))
     assert labels.shape == (2, *PLAIN.grid)
     points = codec.decode(labels, SURE).keypoints
@@ -207,3 +232,53 @@ def test_texture_moves_with_its_cells() -> None:
     assert np.abs(shifted[np.roll(core, 8, axis=1)].astype(int) - rgba[core]).max() <= 4
     assert codec.decode(torch.zeros_like(labels), SURE).confidence == {"texture": 0.0}
     np.testing.assert_array_equal(rgba, before)
+
+
+def test_vfs_keypoints_come_back() -> None:
+    """Drawn at the encoder's input size, read at the frame's: within half a cell; an empty map is not found."""
+    for geometry in (PLAIN, SCALED):
+        codec = KeypointCodec(["a", "b"], geometry, dialect="vfs")
+        labels = codec.encode(np.array([[60.3, 40.9], [np.nan, np.nan]], dtype=np.float32))
+        assert labels.shape == (2, *geometry.grid)
+        result = codec.decode(labels, torch.full(geometry.grid, 0.8))
+        assert result.keypoints is not None
+        assert np.abs(result.keypoints[0] - [60.3, 40.9]).max() <= 4 * H / geometry.network[0]
+        assert np.isnan(result.keypoints[1]).all()
+        assert result.confidence == pytest.approx({"a": 0.8, "b": 0.0})
+
+
+def test_unlabelled_keypoints_keep_what_arrived_in_every_dialect() -> None:
+    """With the background of "crw" in front, the channels shift by one."""
+    for dialect in ("exact", "crw", "vfs"):
+        codec = KeypointCodec(["a", "b"], PLAIN, dialect=dialect)
+        arrived = codec.encode(np.array([[60.3, 40.9], [101.0, 37.2]], dtype=np.float32))
+        corrected = codec.encode(np.array([[20, 20], [np.nan, np.nan]], dtype=np.float32), arrived)
+        torch.testing.assert_close(corrected[-1], arrived[-1])
+        assert not torch.equal(corrected[-2], arrived[-2])
+
+
+def test_masks_at_the_size_of_the_encoder() -> None:
+    """Seed labels and results pass through the encoder's size by nearest neighbour: they consist of its pixels."""
+    ids = np.zeros((H, W), dtype=np.uint8)
+    ids[ellipse(50, 40, 40, 30)] = 2
+    by_hand = nearest(ids, SCALED.network)
+    codec = MaskCodec([2], SCALED, seed="nearest", seed_at="network", read_at="network")
+    small = MaskCodec([2], replace(SCALED, frame=SCALED.network), seed="nearest")
+    labels = codec.encode(ids)
+    torch.testing.assert_close(labels, small.encode(by_hand))
+    sure = torch.ones(SCALED.grid)
+    masks = codec.decode(labels, sure).masks
+    assert masks is not None
+    np.testing.assert_array_equal(masks, nearest(small.decode(labels, sure).masks, SCALED.frame))
+    assert iou(masks == 2, ids == 2) > 0.75
+
+
+def test_small_objects_are_dropped() -> None:
+    """Below `min_pixels` an object has no labels, and the background does not take its place."""
+    ids = np.zeros((H, W), dtype=np.uint8)
+    ids[10:40, 10:40] = 1
+    ids[60:63, 60:63] = 2
+    kept, dropped = (MaskCodec([1, 2], PLAIN, seed="bilinear", min_pixels=n).encode(ids) for n in (9, 10))
+    assert kept[2].any()
+    assert not dropped[2].any()
+    torch.testing.assert_close(kept[:2], dropped[:2])

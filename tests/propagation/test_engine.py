@@ -7,9 +7,11 @@ import torch
 
 from retrace import encoders
 from retrace.encoders import EncoderConfig
+from retrace.propagation.codecs import Geometry
 from retrace.propagation.context import context_frames
 from retrace.propagation.engine import Propagator, resize_image, stretch
 from retrace.propagation.protocols import PROTOCOLS, Protocol
+from retrace.walk.nodes import normalise, whitening
 from retrace.walk.readout import Rules, readout
 
 SMALL = Protocol("small", "test", 3, rules=Rules(0.1, 4, "disc", 3))
@@ -66,7 +68,7 @@ def test_the_ring_equals_storing_everything(model, protocol):
     propagator = Propagator(model, protocol)
     nodes = [propagator.encode(frame) for frame in frames(9)]
     propagator.seed(nodes[0], seed_labels())
-    keys = torch.stack(nodes)
+    keys = torch.stack([normalise(node, dim=-1) for node in nodes])
     values = torch.zeros(9, 5, 8, 3)
     values[0] = seed_labels().permute(1, 2, 0)
     for t in range(1, 9):
@@ -75,13 +77,29 @@ def test_the_ring_equals_storing_everything(model, protocol):
         free = [
             protocol.add_first and not protocol.window_first and place == 0 for place in range(len(context))
         ]
-        labels = readout(nodes[t], keys, values, context=context, free=free, rules=protocol.rules).labels
+        labels = readout(keys[t], keys, values, context=context, free=free, rules=protocol.rules).labels
         if protocol.feed_back == "minmax":
             labels = stretch(labels.permute(2, 0, 1)).permute(1, 2, 0)
         values[t] = labels
         torch.testing.assert_close(step.labels.permute(1, 2, 0), labels)
         assert step.confidence.shape == (5, 8)
         assert ((step.confidence >= 0) & (step.confidence <= 1)).all()
+
+
+def test_whitened_nodes_are_those_of_the_seed_frame(model):
+    """Later frames are centred and scaled by the numbers of the frame that carries the labels."""
+    protocol = dataclasses.replace(SMALL, whiten=0.5)
+    propagator = Propagator(model, protocol)
+    nodes = [propagator.encode(frame) for frame in frames(3)]
+    propagator.seed(nodes[0], seed_labels())
+    change = whitening(nodes[0].flatten(0, 1), 0.5)
+    keys = torch.stack([normalise(change(node), dim=-1) for node in nodes])
+    values = torch.zeros(3, 5, 8, 3)
+    values[0] = seed_labels().permute(1, 2, 0)
+    expected = readout(
+        keys[1], keys, values, context=[0] * 4, free=[True] + [False] * 3, rules=protocol.rules
+    ).labels
+    torch.testing.assert_close(propagator.step(nodes[1]).labels.permute(1, 2, 0), expected)
 
 
 def test_a_still_video_keeps_its_labels(model):
@@ -153,7 +171,7 @@ def test_bfloat16_is_near(model):
     half = Propagator(model, SMALL, dtype=torch.bfloat16)
     near = half.encode(frames(1)[0])
     assert near.dtype == torch.bfloat16
-    torch.testing.assert_close(near.float(), nodes, atol=0.05, rtol=0)
+    torch.testing.assert_close(normalise(near.float(), -1), normalise(nodes, -1), atol=0.05, rtol=0)
     half.seed(near, seed_labels())
     assert half.step(near).labels.dtype == torch.float32
 
@@ -180,3 +198,31 @@ def test_protocol_refuses_what_means_nothing(field, value):
     """Protocol refuses what means nothing."""
     with pytest.raises(ValueError, match=field):
         dataclasses.replace(SMALL, **{field: value})
+
+
+def test_the_seed_frame_reads_itself_first(model):
+    """It is frame 1 of the context rules then, with what it read; nothing else differs from giving it twice."""
+    once = dataclasses.replace(SMALL, reread_first=True, feed_back="minmax")
+    twice = dataclasses.replace(once, reread_first=False)
+    first, second = Propagator(model, once), Propagator(model, twice)
+    nodes = [first.encode(frame) for frame in frames(6)]
+    given = first.seed(nodes[0], seed_labels()).labels
+    torch.testing.assert_close(given, seed_labels())
+    second.seed(nodes[0], seed_labels())
+    second.step(nodes[0])
+    plain = Propagator(model, twice)
+    plain.seed(nodes[0], seed_labels())
+    for frame in nodes[1:]:
+        labels = first.step(frame).labels
+        torch.testing.assert_close(labels, second.step(frame).labels)
+        assert not torch.equal(labels, plain.step(frame).labels)
+
+
+def test_a_protocol_makes_its_codecs():
+    """The codecs have the protocol's rules."""
+    geometry = Geometry((40, 64), (32, 48), (4, 6), 8)
+    for protocol in PROTOCOLS.values():
+        masks, points = protocol.mask_codec([1], geometry), protocol.keypoint_codec(["a"], geometry)
+        for name in ("seed", "output", "seed_at", "read_at", "min_pixels"):
+            assert getattr(masks, name) == getattr(protocol, name)
+        assert points.dialect == protocol.keypoints

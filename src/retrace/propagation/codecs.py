@@ -3,13 +3,13 @@
 Where a node is. A ResNet's first node looks at the first pixel: its centre is at (0.5, 0.5) and the next is
 one stride further. The published label pipelines resize label images with half-pixel centres instead, which
 puts a label almost half a cell away from the features that carry it. Both are here: `MaskCodec(seed="bilinear"
-| "nearest")` and `KeypointCodec(dialect="jhmdb")` are the published ones, everything else sits on the nodes.
+| "nearest")` and `KeypointCodec(dialect="crw" | "vfs")` are the published ones, everything else sits on the nodes.
 Measured on generated motion (moving, turning, growing objects cut from photographs, random half-width
 ResNet-18, 24 frames): masks IoU .747 half-pixel, .776 on the nodes; keypoints 6.2 -> 4.2 pixels mean error.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cv2
@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Floats = NDArray[np.float32]
+
+KEYPOINT_DIALECTS = ("exact", "crw", "vfs")
+"""How keypoints are drawn and read; see `KeypointCodec`."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Geometry:
         stride: network pixels from node to node.
         origin: network pixels from the frame's corner to the centre of the first node; 0.5 for ResNets, stride
             / 2 for patches.
+        padding: network pixels that the encoder puts on at the bottom and the right; the grid covers them too.
     """
 
     frame: tuple[int, int]
@@ -39,6 +43,20 @@ class Geometry:
     grid: tuple[int, int]
     stride: int
     origin: float = 0.5
+    padding: tuple[int, int] = (0, 0)
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """(H, W) frame pixels that the grid covers: the frame, and what the padding stands for."""
+        (height, width), (bottom, right) = self.frame, self.padding
+        return (
+            height + round(bottom * height / self.network[0]),
+            width + round(right * width / self.network[1]),
+        )
+
+    def on_network(self) -> "Geometry":
+        """The same grid on frames of the size that the encoder sees."""
+        return replace(self, frame=self.network)
 
     def cells(self, xy: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Positions in frame pixels (..., 2) as (column, row) in cells; node (i, j) is at (j, i)."""
@@ -117,23 +135,42 @@ class MaskCodec:
             "bilinear" resizes one-hot planes as OpenCV does (CRW, STFC3); "nearest" takes the id at each
             cell's centre (VFS, StT). The last two go back by bilinear resizing with half-pixel centres.
         output: "argmax", or "minmax": every class is first stretched to [0, 1] over the frame.
+        seed_at: "frame" takes the seed labels as they are; "network" first brings them to the encoder's input size
+            by nearest neighbour (VFS, StT, TimeCycle). With "area" both are the same.
+        read_at: "frame" enlarges soft labels to the frame; "network" to the encoder's input size, and brings the ids
+            to the frame by nearest neighbour (TimeCycle).
+        min_pixels: an object that covers fewer pixels, at `seed_at`, gets no labels, nor does the background in its
+            place (TimeCycle).
 
-    Errors: ValueError for ids outside 1..255, or an unknown seed or output.
+    Errors: ValueError for ids outside 1..255, or an unknown choice.
     """
 
     def __init__(
-        self, ids: Sequence[int], geometry: Geometry, *, seed: str = "area", output: str = "argmax"
+        self,
+        ids: Sequence[int],
+        geometry: Geometry,
+        *,
+        seed: str = "area",
+        output: str = "argmax",
+        seed_at: str = "frame",
+        read_at: str = "frame",
+        min_pixels: int = 0,
     ) -> None:
         """See the class."""
         if seed not in ("area", "bilinear", "nearest") or output not in ("argmax", "minmax"):
             raise ValueError(
                 f"seed {seed!r}, output {output!r}; expected area, bilinear, nearest and argmax, minmax"
             )
+        if seed_at not in ("frame", "network") or read_at not in ("frame", "network"):
+            raise ValueError(f"seed_at {seed_at!r}, read_at {read_at!r}; expected frame or network")
         if not ids or min(ids) < 1 or max(ids) > 255:
             raise ValueError(f"object ids {list(ids)}; expected at least one, all in 1..255")
         self.geometry = geometry
         self.seed = seed
         self.output = output
+        self.seed_at = seed_at
+        self.read_at = read_at
+        self.min_pixels = min_pixels
         self.channel_to_id = np.array([0, *sorted(ids)], dtype=np.uint8)  # (L,)
         self.names = [str(i) for i in sorted(ids)]
 
@@ -143,14 +180,23 @@ class MaskCodec:
         height, width = self.geometry.frame
         if ids.shape != (height, width):
             raise ValueError(f"ids of shape {ids.shape}; expected {(height, width)}")
+        canvas = self._canvas(self.seed_at)
+        if canvas.frame != (height, width):
+            ids = nearest(ids, canvas.frame)
         known = np.where(np.isin(ids, self.channel_to_id), ids, 0)
+        count = np.bincount(known.ravel(), minlength=256)
+        kept = [i if i == 0 or count[i] >= self.min_pixels else -1 for i in self.channel_to_id.tolist()]
+        if self.seed != "area" and canvas.extent != canvas.frame:
+            bottom, right = (whole - part for whole, part in zip(canvas.extent, canvas.frame, strict=True))
+            known = np.pad(known, ((0, bottom), (0, right)), mode="edge")
+        height, width = known.shape
         if self.seed == "nearest":
             rows = ((np.arange(h) + 0.5) * height / h).astype(np.int64)
             columns = ((np.arange(w) + 0.5) * width / w).astype(np.int64)
             small = known[rows[:, None], columns]  # (h, w)
-            planes = [(small == i).astype(np.float32) for i in self.channel_to_id]
+            planes = [(small == i).astype(np.float32) for i in kept]
         else:
-            full = ((known == i).astype(np.float32) for i in self.channel_to_id)
+            full = ((known == i).astype(np.float32) for i in kept)
             if self.seed == "area":
                 planes = [self.geometry.reduce(plane) for plane in full]
             else:
@@ -163,16 +209,16 @@ class MaskCodec:
         One channel is enlarged at a time, so memory is a few planes of the frame, however many objects there are.
         """
         soft = labels.detach().float().cpu().numpy()
-        height, width = self.geometry.frame
+        canvas = self._canvas(self.read_at)
+        height, width = canvas.frame
         best = np.full((height, width), -np.inf, dtype=np.float32)
         channel = np.zeros((height, width), dtype=np.uint8)
         for k, plane in enumerate(soft):
             if self.seed == "area":
                 large = self.geometry.enlarge(plane)
             else:
-                large = np.asarray(
-                    cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32
-                )
+                whole = cv2.resize(plane, canvas.extent[::-1], interpolation=cv2.INTER_LINEAR)
+                large = np.asarray(whole[:height, :width], dtype=np.float32)
             if self.output == "minmax" and (top := float(large.max())) > 0:
                 low = float(large.min())
                 if top > low:
@@ -180,13 +226,25 @@ class MaskCodec:
             better = large > best  # ties stay with the lower channel, as argmax does
             np.copyto(best, large, where=better)
             channel[better] = k
-        masks = self.channel_to_id[channel]  # (H, W)
+        masks = self.channel_to_id[channel]
+        if canvas.frame != self.geometry.frame:
+            masks = nearest(masks, self.geometry.frame)  # (H, W)
         there = np.bincount(channel.ravel(), minlength=len(soft)) > 0
         sure = {
             name: _weighted(confidence, soft[k]) if there[k] else 0.0
             for k, name in enumerate(self.names, start=1)
         }
         return FrameLabels(masks=masks, confidence=sure)
+
+    def _canvas(self, at: str) -> Geometry:
+        """The geometry with the frame at `seed_at` or `read_at`; "area" knows where nodes are and needs no detour."""
+        return self.geometry.on_network() if at == "network" and self.seed != "area" else self.geometry
+
+
+def nearest(ids: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize ids (H, W) to (height, width): output pixel i takes input pixel floor(i * in / out), as OpenCV does."""
+    height, width = size
+    return np.asarray(cv2.resize(ids, (width, height), interpolation=cv2.INTER_NEAREST), dtype=np.uint8)
 
 
 PartsCodec = MaskCodec
@@ -200,12 +258,13 @@ class KeypointCodec:
         names: K keypoint names.
         geometry: of frames and grid.
         dialect: "exact": bump of `sigma` cells at the exact place, read by the mean over `reach` cells round the peak;
-            "jhmdb": as CRW and STFC3 do it - a fixed 4 x 4 stamp of sigma 0.5 at whole cells, channel 0 =
-            background where nothing is drawn, read by the mean of the 3 best cells; kept for comparison with
-            published numbers.
+            "crw": as CRW and STFC3 do it - a fixed stamp of sigma 0.5 at whole cells, channel 0 = background where
+            nothing is drawn, read by the mean of the 3 best cells; "vfs": as VFS and StT do it - a stamp of sigma 4 at
+            whole pixels of the encoder's input, resized to the cells, no background, enlarged to the frame and read by
+            the mean of the 5 best pixels. The last two are kept for comparison with published numbers.
         sigma: of the bump, cells ("exact").
         reach: cells round the peak that vote ("exact").
-        top: cells that vote ("jhmdb").
+        top: cells or pixels that vote; None: 3 ("crw"), 5 ("vfs").
 
     Defaults of "exact" are the best of 65 combinations (bumps of tent, 0.5, 0.7, 1, 1.5 cells; the best 3, 5,
     9 cells, or 1, 1.5, 2.5, 3.5 cells round the peak with values or squared values) on generated motion: 2.7
@@ -220,17 +279,17 @@ class KeypointCodec:
         dialect: str = "exact",
         sigma: float = 0.7,
         reach: float = 3.5,
-        top: int = 3,
+        top: int | None = None,
     ) -> None:
         """See the class."""
-        if dialect not in ("exact", "jhmdb"):
-            raise ValueError(f"keypoint dialect {dialect!r}; expected 'exact' or 'jhmdb'")
+        if dialect not in KEYPOINT_DIALECTS:
+            raise ValueError(f"keypoint dialect {dialect!r}; expected one of {', '.join(KEYPOINT_DIALECTS)}")
         self.names = list(names)
         self.geometry = geometry
         self.dialect = dialect
         self.sigma = sigma
         self.reach = reach
-        self.top = top
+        self.top = top or (3 if dialect == "crw" else 5)
 
     def encode(self, xy: Floats, propagated: Tensor | None = None) -> Tensor:
         """Keypoints (K, 2) in frame pixels, NaN = not labelled -> soft labels.
@@ -240,26 +299,41 @@ class KeypointCodec:
             propagated: labels of the same frame that arrived by propagation; unlabelled keypoints keep theirs.
                 None: zeros.
 
-        Returns: (K, h, w) float32, for "jhmdb" (K + 1, h, w) with the background in front.
+        Returns: (K, h, w) float32, for "crw" (K + 1, h, w) with the background in front.
         """
         h, w = self.geometry.grid
-        jhmdb = self.dialect == "jhmdb"
-        cells = self._whole_cells(xy) if jhmdb else self.geometry.cells(xy)
-        rows, columns = np.arange(h)[:, None], np.arange(w)[None, :]
+        extra = int(self.dialect == "crw")  # channels in front
         maps = []
-        for k, (x, y) in enumerate(cells):
-            if not np.isfinite(x):
-                old = None if propagated is None else propagated[k + jhmdb].cpu().numpy()
-                maps.append(np.zeros((h, w), np.float32) if old is None else old)
-            elif jhmdb:
-                maps.append(jhmdb_stamp(x, y, self.geometry.grid))
+        for k, (x, y) in enumerate(np.asarray(xy, dtype=np.float64)):
+            if np.isfinite(x):
+                maps.append(self._bump(x, y))
             else:
-                bump = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * self.sigma**2))
-                maps.append(bump.astype(np.float32))
+                maps.append(
+                    np.zeros((h, w), np.float32)
+                    if propagated is None
+                    else propagated[k + extra].cpu().numpy()
+                )
         labels = np.stack(maps)
-        if jhmdb:
+        if extra:
             labels = np.concatenate([(labels.sum(0, keepdims=True) == 0).astype(np.float32), labels])
         return torch.from_numpy(labels)
+
+    def _bump(self, x: float, y: float) -> Floats:
+        """The map (h, w) of a keypoint at frame pixel (x, y)."""
+        h, w = self.geometry.grid
+        if self.dialect == "exact":
+            column, row = self.geometry.cells(np.array([x, y]))
+            rows, columns = np.arange(h)[:, None], np.arange(w)[None, :]
+            bump = np.exp(-((columns - column) ** 2 + (rows - row) ** 2) / (2 * self.sigma**2))
+            return np.asarray(bump, dtype=np.float32)
+        # The released codes count the first pixel 0 and scale that.
+        whole = self.geometry.extent if self.dialect == "crw" else self.geometry.frame
+        canvas = self.geometry.grid if self.dialect == "crw" else self.geometry.network
+        column, row = (x - 0.5) * canvas[1] / whole[1], (y - 0.5) * canvas[0] / whole[0]
+        if self.dialect == "crw":
+            return gaussian_stamp(column, row, canvas)
+        drawn = gaussian_stamp(column, row, self.geometry.on_network().extent, sigma=4)
+        return np.asarray(cv2.resize(drawn, (w, h), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
 
     def decode(self, labels: Tensor, confidence: Tensor) -> FrameLabels:
         """Soft labels (L, h, w) and the engine's confidence (h, w) -> positions in frame pixels and confidence.
@@ -269,14 +343,8 @@ class KeypointCodec:
         """
         soft = labels.detach().float().cpu().numpy()
         sure = {}
-        if self.dialect == "jhmdb":
-            cells = best_cells(soft[1:], self.top)  # (K, 2)
-            found = cells[:, 0] >= 0
-            scale = np.array(self.geometry.frame[::-1]) / np.array(self.geometry.grid[::-1])
-            xy = np.where(found[:, None], cells * scale + 0.5, np.nan)
-            for k, name in enumerate(self.names):
-                sure[name] = _weighted(confidence, soft[k + 1]) if found[k] else 0.0
-            return FrameLabels(keypoints=xy.astype(np.float32), confidence=sure)
+        if self.dialect != "exact":
+            return self._decode_published(soft, confidence)
         h, w = self.geometry.grid
         rows, columns = np.mgrid[0:h, 0:w].astype(np.float32)
         found_cells = np.full((len(self.names), 2), np.nan)
@@ -296,25 +364,38 @@ class KeypointCodec:
         xy = np.clip(xy, 0, [width, height])  # NaN stays NaN
         return FrameLabels(keypoints=xy.astype(np.float32), confidence=sure)
 
-    def _whole_cells(self, xy: Floats) -> NDArray[np.float64]:
-        """JHMDB's grid position of (x, y): first pixel counted 0, frame scaled to the grid; NaN stays."""
-        scale = np.array(self.geometry.grid[::-1]) / np.array(self.geometry.frame[::-1])
-        cells: NDArray[np.float64] = (np.asarray(xy, dtype=np.float64) - 0.5) * scale
-        return cells
+    def _decode_published(self, soft: Floats, confidence: Tensor) -> FrameLabels:
+        """Mean of the best cells ("crw") or pixels ("vfs"); NaN where a map is empty."""
+        extent = self.geometry.extent[::-1]  # W, H
+        if self.dialect == "crw":
+            soft = soft[1:]
+            cells = best_cells(soft, self.top)  # (K, 2)
+            scale = np.array(extent) / np.array(self.geometry.grid[::-1])
+        else:
+            height, width = self.geometry.frame
+            large = (cv2.resize(p, extent, interpolation=cv2.INTER_LINEAR)[:height, :width] for p in soft)
+            cells = np.concatenate([best_cells(np.asarray(p[None], np.float32), self.top) for p in large])
+            scale = np.ones(2)
+        found = cells[:, 0] >= 0
+        xy = np.where(found[:, None], cells * scale + 0.5, np.nan)
+        sure = {
+            name: _weighted(confidence, soft[k]) if found[k] else 0.0 for k, name in enumerate(self.names)
+        }
+        return FrameLabels(keypoints=xy.astype(np.float32), confidence=sure)
 
 
-def jhmdb_stamp(x: float, y: float, grid: tuple[int, int], sigma: float = 0.5) -> Floats:
+def gaussian_stamp(x: float, y: float, grid: tuple[int, int], sigma: float = 0.5) -> Floats:
     """Draw the released code's Gaussian: a square stamp of 6 sigma + 1 cells, corner at trunc(position - 3 sigma).
 
     Args:
         x: column in cells; truncated, so the peak stands on a whole cell.
         y: row in cells.
-        grid: (h, w).
-        sigma: cells.
+        grid: (h, w), cells or pixels.
+        sigma: cells; 0.5 on the grid (CRW), 4 on the encoder's input (VFS).
 
     Returns: (h, w) float32 with peak 1, all zero when the stamp lies outside.
 
-    Source: the drawing routine of UVC, taken over by CRW and STFC3 (reference stfc3_pose).
+    Source: the drawing routine of UVC, taken over by CRW, STFC3, VFS and StT (references stfc3_pose, vfs_pose_parts).
     """
     h, w = grid
     plane = np.zeros((h, w), dtype=np.float32)
@@ -335,7 +416,7 @@ def best_cells(maps: Floats, top: int = 3) -> Floats:
 
     Args:
         maps: (K, h, w), not negative.
-        top: how many cells.
+        top: how many cells (or pixels).
 
     Returns: (K, 2) float32, column and row in whole-cell coordinates; (-1, -1) where those cells sum to 0.
     """

@@ -10,7 +10,7 @@ from torch import Tensor
 from retrace.encoders.model import Model
 from retrace.propagation.context import context_frames
 from retrace.propagation.protocols import Protocol
-from retrace.walk.nodes import normalise
+from retrace.walk.nodes import Whitening, normalise, whitening
 from retrace.walk.readout import readout
 
 
@@ -62,18 +62,23 @@ class Propagator:
         self._keys = torch.empty(0)
         self._values = torch.empty(0)
         self._slots: dict[int, int] = {}
+        self._whitening: Whitening | None = None
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Cells (h, w) of a frame of H x W pixels."""
         return self.model.grid(height, width)
 
     def encode(self, image: Tensor) -> Tensor:
-        """Nodes (h, w, C) of an image (3, H, W), uint8 or float in [0, 1]."""
+        """Nodes (h, w, C) of an image (3, H, W), uint8 or float in [0, 1], as the encoder gives them."""
         with torch.inference_mode():
             features = self.model.features(image[None].to(self.device, non_blocking=True))  # (1, C, h, w)
-            if self.protocol.normalise_features:
-                features = normalise(features, dim=1)
             return features[0].permute(1, 2, 0).contiguous()  # (h, w, C)
+
+    def _compared(self, nodes: Tensor) -> Tensor:
+        """Nodes as the protocol compares them: whitened by the seed frame, normalised."""
+        if self._whitening is not None:
+            nodes = self._whitening(nodes)
+        return normalise(nodes, dim=-1) if self.protocol.normalise_features else nodes
 
     def seed(self, nodes: Tensor, labels: Tensor) -> Step:
         """Start from a labelled frame: the first one, or one that was corrected. Forgets everything before it.
@@ -87,6 +92,8 @@ class Propagator:
         Errors: ValueError when grids disagree.
         """
         h, w, channels = nodes.shape
+        power = self.protocol.whiten
+        self._whitening = None if power is None else whitening(nodes.flatten(0, 1), power)
         if labels.shape[1:] != (h, w):
             raise ValueError(f"labels of {tuple(labels.shape)} cells; expected (L, {h}, {w}) for this frame")
         count = self.protocol.num_context + 1
@@ -95,7 +102,9 @@ class Propagator:
         self._time = 0
         self._slots = {}
         self._ring = deque(range(1, count))
-        self._store(nodes, labels.to(self.device).float(), slot=0)
+        self._store(self._compared(nodes), labels.to(self.device).float(), slot=0)
+        if self.protocol.reread_first:
+            self.step(nodes)  # what it reads is frame 1 of the context rules
         return Step(labels.float(), torch.ones(h, w, device=labels.device))
 
     def step(self, nodes: Tensor) -> Step:
@@ -115,6 +124,7 @@ class Propagator:
                 f"a frame of {tuple(nodes.shape)} nodes after one of {tuple(self._keys.shape[1:])}"
             )
         protocol = self.protocol
+        nodes = self._compared(nodes)
         frames = context_frames(self._time, protocol.num_context, protocol.recent, protocol.add_first)
         free = [False] * len(frames)
         if protocol.add_first:

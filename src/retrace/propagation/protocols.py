@@ -1,7 +1,9 @@
 """Published inference settings, each a named constant with its source. A result always names its protocol."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from retrace.propagation.codecs import KEYPOINT_DIALECTS, Geometry, KeypointCodec, MaskCodec
 from retrace.propagation.context import RECENT
 from retrace.walk.readout import Rules
 
@@ -17,12 +19,21 @@ class Protocol:
         recent: which ones before m frames exist, a key of `context.RECENT`.
         add_first: read from the seed frame always, in addition.
         window_first: the window also holds for that added first frame.
+        reread_first: the seed frame first reads from itself, and what it read are its labels as a recent frame; the
+            added first frame keeps those that were given. TimeCycle puts copies of the seed frame before the video.
         rules: window, top-k, softmax and temperature of the readout.
         normalise_features: L2-normalise the nodes.
+        whiten: None compares nodes as the encoder gives them. A number from 0 to 1 first subtracts the mean node of the
+            seed frame and divides by that power of the spread of its nodes in every direction (`walk.nodes.whitening`):
+            0 only centres, 1 makes all directions count alike. Not in any of the papers.
         feed_back: "soft" stores the labels as read; "minmax" stretches every class to [0, 1] over the frame first.
         output: "argmax" of the enlarged labels, or "minmax": every class stretched to [0, 1] over the frame first.
         seed: how a mask reaches the grid and comes back: "bilinear" (one-hot planes, half-pixel centres) and "nearest"
             are the published ways; "area" averages over cells placed on the nodes, which sit on pixels 0, stride, ...
+        seed_at: "frame", or "network": masks are brought to the encoder's input size first, see `codecs.MaskCodec`.
+        read_at: "frame", or "network": masks are read at the encoder's input size.
+        min_pixels: objects that cover fewer pixels get no labels.
+        keypoints: how keypoints are drawn and read, see `codecs.KeypointCodec`.
         size: None keeps the video's size; one number is the short side; two are (height, width). Pixels.
     """
 
@@ -32,41 +43,96 @@ class Protocol:
     recent: str = "repeated"
     add_first: bool = True
     window_first: bool = False
+    reread_first: bool = False
     rules: Rules = field(default_factory=Rules)
     normalise_features: bool = True
+    whiten: float | None = None
     feed_back: str = "soft"
     output: str = "argmax"
     seed: str = "bilinear"
+    seed_at: str = "frame"
+    read_at: str = "frame"
+    min_pixels: int = 0
+    keypoints: str = "crw"
     size: int | tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         """Errors: ValueError naming the field, what it was and what it may be."""
         if self.num_context < 0 or (self.num_context == 0 and not self.add_first):
             raise ValueError(f"num_context is {self.num_context}; expected at least 1, or 0 with add_first")
+        if self.whiten is not None and not 0 <= self.whiten <= 1:
+            raise ValueError(f"whiten is {self.whiten}; expected a number from 0 to 1, or None")
         choices = {
             "recent": tuple(RECENT),
             "feed_back": ("soft", "minmax"),
             "output": ("argmax", "minmax"),
             "seed": ("area", "bilinear", "nearest"),
+            "seed_at": ("frame", "network"),
+            "read_at": ("frame", "network"),
+            "keypoints": KEYPOINT_DIALECTS,
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}")
 
+    def mask_codec(self, ids: Sequence[int], geometry: Geometry) -> MaskCodec:
+        """Masks or part maps under these rules."""
+        return MaskCodec(
+            ids,
+            geometry,
+            seed=self.seed,
+            output=self.output,
+            seed_at=self.seed_at,
+            read_at=self.read_at,
+            min_pixels=self.min_pixels,
+        )
+
+    def keypoint_codec(self, names: Sequence[str], geometry: Geometry) -> KeypointCodec:
+        """Keypoints under these rules."""
+        return KeypointCodec(names, geometry, dialect=self.keypoints)
+
+
+Size = int | tuple[int, int] | None
+
+CRW, STFC3, VFS, STT = "CRW released command", "STFC3 Table 6", "VFS released", "StT released"
+
+
+def _crw(name: str, source: str, num_context: int, rules: Rules, size: Size = None) -> Protocol:
+    """The dialect of CRW, which STFC3 took over."""
+    return Protocol(name, source, num_context, rules=rules, size=size)
+
 
 def _vfs(
-    name: str, source: str, num_context: int, rules: Rules, size: int | tuple[int, int] | None
+    name: str, source: str, num_context: int, rules: Rules, size: Size, *, window_first: bool = True
 ) -> Protocol:
-    """The dialect that VFS wrote and StT took over."""
+    """The dialect of VFS, which StT took over."""
     return Protocol(
         name,
         source,
         num_context,
         recent="available",
-        window_first=True,
+        window_first=window_first,
         rules=rules,
         output="minmax",
         seed="nearest",
+        seed_at="network",
+        keypoints="vfs",
+        size=size,
+    )
+
+
+def _timecycle(name: str, source: str, num_context: int, top_k: int, size: Size) -> Protocol:
+    """The dialect of TimeCycle. Its counter drops labels of up to 11 pixels."""
+    return Protocol(
+        name,
+        source,
+        num_context,
+        reread_first=True,
+        rules=Rules(512**-0.5, top_k, "disc", None, joint=False, softmax="frame"),
+        feed_back="minmax",
+        seed_at="network",
+        read_at="network",
+        min_pixels=12,
         size=size,
     )
 
@@ -76,39 +142,34 @@ PROTOCOLS: dict[str, Protocol] = {
     for protocol in (
         Protocol(
             "default",
-            "CRW paper's numbers, labels on the nodes",
+            "CRW paper's numbers; labels on the nodes; nodes whitened by 0.5 and a temperature that fits them",
             20,
-            rules=Rules(0.07, 10, "disc", 12),
+            rules=Rules(0.25, 10, "disc", 12),
+            whiten=0.5,
             seed="area",
+            keypoints="exact",
         ),
-        Protocol("crw-davis", "CRW released command; STFC3 at 480p", 20, rules=Rules(0.05, 10, "disc", 12)),
-        Protocol("crw-paper-davis", "CRW paper, section 4.1", 20, rules=Rules(0.07, 10, "disc", 12)),
-        Protocol(
-            "stfc3-davis", "STFC3 Table 6 (r = 18 at 720p)", 20, rules=Rules(0.05, 10, "disc", 18), size=720
-        ),
-        Protocol("crw-jhmdb", "CRW released command", 7, rules=Rules(0.05, 10, "disc", 12), size=(320, 320)),
-        Protocol(
-            "stfc3-jhmdb", "STFC3 section 4.1, Table 6", 7, rules=Rules(0.05, 10, "disc", 10), size=(640, 640)
-        ),
-        Protocol("crw-vip", "CRW, re-run", 4, rules=Rules(0.05, 10, "disc", 12), size=(560, 560)),
-        Protocol("stfc3-300vw", "STFC3 Table 6", 4, rules=Rules(0.05, 10, "disc", 5), size=(320, 320)),
-        _vfs("vfs-r18-davis", "VFS released", 20, Rules(0.07, 10, "disc", 12), 480),
-        _vfs("vfs-r50-davis", "VFS released", 20, Rules(0.07, 10, "disc", 18), 480),
-        _vfs("vfs-jhmdb", "VFS released [open: size]", 4, Rules(0.2, 20, "disc", None), 320),
-        Protocol(
-            "vfs-vip",
-            "VFS released [open]",
-            1,
-            rules=Rules(0.2, 10, "disc", 12),
-            size=(560, 560),
-            recent="available",
-            output="minmax",
-            seed="nearest",
-        ),
-        _vfs("stt-davis", "StT released, stride 8", 20, Rules(0.07, 10, "square", 12), 480),
-        _vfs("stt-stride4-davis", "StT released, stride 4", 20, Rules(0.07, 10, "square", 35), 480),
-        _vfs("stt-jhmdb", "StT released, stride 8", 20, Rules(0.07, 10, "square", 5), (320, 320)),
-        _vfs("stt-vip", "StT released, stride 8", 20, Rules(0.07, 10, "square", 16), (560, 560)),
+        _crw("crw-davis", CRW, 20, Rules(0.05, 10, "disc", 12)),
+        _crw("crw-paper-davis", "CRW paper, section 4.1", 20, Rules(0.07, 10, "disc", 12)),
+        _crw("stfc3-davis", f"{STFC3} (r = 18 at 720p)", 20, Rules(0.05, 10, "disc", 18), 720),
+        _crw("stfc3-480p-davis", "STFC3 at 480p", 20, Rules(0.05, 10, "disc", 12), 480),
+        _crw("crw-jhmdb", "CRW, re-run", 7, Rules(0.05, 10, "disc", 12), (320, 320)),
+        _crw("crw-paper-jhmdb", "CRW paper [open: radius]", 7, Rules(0.07, 10, "disc", 10), (320, 320)),
+        _crw("stfc3-jhmdb", "STFC3 section 4.1, Table 6", 7, Rules(0.05, 10, "disc", 10), (640, 640)),
+        _crw("crw-vip", "CRW, re-run", 4, Rules(0.05, 10, "disc", 12), (560, 560)),
+        _crw("crw-paper-vip", "CRW paper, as DAVIS", 20, Rules(0.07, 10, "disc", 12), (560, 560)),
+        _crw("stfc3-vip", "as stfc3-480p-davis", 20, Rules(0.05, 10, "disc", 12), (560, 560)),
+        _crw("stfc3-300vw", STFC3, 4, Rules(0.05, 10, "disc", 5), (320, 320)),
+        _vfs("vfs-r18-davis", VFS, 20, Rules(0.07, 10, "disc", 12), 480),
+        _vfs("vfs-r50-davis", VFS, 20, Rules(0.07, 10, "disc", 18), 480),
+        _vfs("vfs-jhmdb", f"{VFS} [open: size]", 4, Rules(0.2, 20, "disc", None), 320),
+        _vfs("vfs-vip", f"{VFS} [open]", 1, Rules(0.2, 10, "disc", 12), (560, 560), window_first=False),
+        _vfs("stt-davis", f"{STT}, stride 8", 20, Rules(0.07, 10, "square", 12), 480),
+        _vfs("stt-jhmdb", f"{STT}, stride 8", 20, Rules(0.07, 10, "square", 5), (320, 320)),
+        _vfs("stt-vip", f"{STT}, stride 8", 20, Rules(0.07, 10, "square", 16), (560, 560)),
+        _vfs("stt-stride4-davis", f"{STT}, stride 4", 20, Rules(0.07, 10, "square", 35), 480),
+        _vfs("stt-stride4-jhmdb", f"{STT}, stride 4", 20, Rules(0.07, 10, "square", 12), (320, 320)),
+        _vfs("stt-stride4-vip", f"{STT}, stride 4", 20, Rules(0.07, 10, "square", 35), (560, 560)),
         Protocol(
             "dino-davis",
             "DINO evaluation script",
@@ -120,13 +181,8 @@ PROTOCOLS: dict[str, Protocol] = {
             seed="nearest",
             size=480,
         ),
-        Protocol(
-            "timecycle-davis",
-            "TimeCycle released, videoLen 8",
-            7,
-            rules=Rules(512**-0.5, 5, "disc", None, joint=False, softmax="frame"),
-            feed_back="minmax",
-            size=(320, 320),
-        ),
+        _timecycle("timecycle-davis", "TimeCycle released, videoLen 8", 7, 5, (320, 320)),
+        _timecycle("timecycle-jhmdb", "TimeCycle, code of a successor [open]", 7, 20, (320, 320)),
+        _timecycle("timecycle-vip", "TimeCycle released, videoLen 2", 1, 5, (560, 560)),
     )
 }

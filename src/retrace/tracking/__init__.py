@@ -1,0 +1,1 @@
+"""Following boxes through a video."""

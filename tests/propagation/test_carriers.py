@@ -1,0 +1,102 @@
+"""Carriers on videos whose motion we made: what moves is followed, what begins late begins late."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from retrace.encoders import load
+from retrace.propagation.carriers import Carrier, Readout, Without
+from retrace.propagation.protocols import PROTOCOLS
+
+H, W, FRAMES, STEP = 64, 128, 5, 8
+
+
+def video(seed: int = 0) -> NDArray[np.uint8]:
+    """(T, H, W, 3): a smooth random texture that moves 8 pixels to the right, one cell, per frame."""
+    generator = np.random.default_rng(seed)
+    wide = generator.integers(0, 256, (H // 8, (W + FRAMES * STEP) // 8 + 1, 3)).astype(np.float32)
+    large = wide.repeat(8, 0).repeat(8, 1)
+    for axis in (0, 1, 0, 1):
+        large = (np.roll(large, 1, axis) + large + np.roll(large, -1, axis)) / 3
+    starts = [(FRAMES - t) * STEP for t in range(FRAMES)]
+    return np.stack([large[:, s : s + W] for s in starts]).astype(np.uint8)
+
+
+def block(x: int, number: int = 1) -> NDArray[np.uint8]:
+    """A mask of 24 x 24 pixels whose left edge is at x."""
+    mask = np.zeros((H, W), np.uint8)
+    mask[20:44, x : x + 24] = number
+    return mask
+
+
+def iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """Of two masks."""
+    return float((a & b).sum() / (a | b).sum())
+
+
+def readout() -> Carrier:
+    """Lab patches: exact on a texture that only moves."""
+    return Readout(load("lab-patches"), PROTOCOLS["default"])
+
+
+@pytest.mark.parametrize(
+    "carrier", [Without("flow:dis"), Without("flow:farneback"), readout()], ids=lambda c: c.name
+)
+def test_a_mask_follows_the_motion(carrier: Carrier) -> None:
+    """The block arrives where the texture does; frame 0 is as given."""
+    found = [finish() for finish in carrier.masks(iter(video()), {0: block(20)})]
+    assert len(found) == FRAMES
+    np.testing.assert_array_equal(found[0], block(20))
+    assert found[-1].dtype == np.uint8
+    assert iou(found[-1] == 1, block(20 + STEP * (FRAMES - 1)) == 1) > 0.75
+
+
+@pytest.mark.parametrize(
+    "carrier", [Without("flow:dis"), Without("flow:farneback"), readout()], ids=lambda c: c.name
+)
+def test_points_follow_the_motion(carrier: Carrier) -> None:
+    """Within three pixels; a point that is given later is not there before, one that is not given never."""
+    given = {
+        0: np.array([[30.5, 30.5], [np.nan, np.nan], [np.nan, np.nan]], np.float32),
+        2: np.array([[np.nan, np.nan], [40.5, 34.5], [np.nan, np.nan]], np.float32),
+    }
+    found = np.stack([finish() for finish in carrier.points(iter(video()), given, (H, W))])
+    assert found.shape == (FRAMES, 3, 2)
+    np.testing.assert_array_equal(found[0, 0], [30.5, 30.5])
+    assert np.isnan(found[:2, 1]).all()
+    np.testing.assert_array_equal(found[2, 1], [40.5, 34.5])
+    assert np.abs(found[-1, 0] - [30.5 + STEP * (FRAMES - 1), 30.5]).max() < 3
+    assert np.abs(found[-1, 1] - [40.5 + STEP * (FRAMES - 3), 34.5]).max() < 3
+    assert np.isnan(found[:, 2]).all()
+
+
+@pytest.mark.parametrize("carrier", [Without("copy"), Without("flow:dis"), readout()], ids=lambda c: c.name)
+def test_an_object_that_begins_late(carrier: Carrier) -> None:
+    """Nothing of it before; as given there; beside the first one afterwards. The given masks stay as they are."""
+    given = {1: block(4, 3), 3: block(90, 2)}
+    before = {t: ids.copy() for t, ids in given.items()}
+    found = [finish() for finish in carrier.masks(iter(video()), given)]
+    assert not found[0].any()
+    assert set(np.unique(found[2])) == {0, 3}
+    assert (found[3][given[3] == 2] == 2).all()
+    assert set(np.unique(found[4])) == {0, 2, 3}
+    for t, ids in given.items():
+        np.testing.assert_array_equal(ids, before[t])
+
+
+def test_labels_of_another_size_than_the_frames() -> None:
+    """Masks and points at twice the size of the frames."""
+    mask = block(20).repeat(2, 0).repeat(2, 1)
+    for carrier in (Without("copy"), Without("flow:dis"), readout()):
+        found = [finish() for finish in carrier.masks(iter(video()), {0: mask})]
+        assert found[-1].shape == mask.shape
+        place = np.array([[60.5, 60.5]], np.float32)
+        points = [finish() for finish in carrier.points(iter(video()), {0: place}, mask.shape)]
+        expected = 60.5 if carrier.name == "copy" else 60.5 + 2 * STEP * (FRAMES - 1)
+        assert abs(points[-1][0, 0] - expected) < 5
+
+
+def test_copy_keeps_labels_where_they_are() -> None:
+    """The baseline of baselines."""
+    found = [finish() for finish in Without("copy").masks(iter(video()), {0: block(10)})]
+    assert all((mask == block(10)).all() for mask in found)
