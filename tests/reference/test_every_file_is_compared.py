@@ -8,46 +8,7 @@ import pytest
 HERE = Path(__file__).parent
 
 # Files of systems that are not built yet. Whoever builds one takes its files out of this list.
-NOT_BUILT_YET = {
-    "metrics_300vw.npz",
-    "metrics_badja.npz",
-    "metrics_bench_davis480p_70f_3obj.npz",
-    "metrics_davis.npz",
-    "metrics_flow.npz",
-    "metrics_otb.npz",
-    "metrics_pck.npz",
-    "metrics_tapvid.npz",
-    "metrics_vip.npz",
-    "metrics_vip_spurious.npz",
-    "stfc3_vip.npz",
-    "stt_f_local_correlation.npz",
-    "stt_g_reconstruction.npz",
-    "stt_h_corr_downsample.npz",
-    "stt_i_local_distill.npz",
-    "stt_j_global_distill.npz",
-    "stt_k_lab_dropout.npz",
-    "stt_l_vip_eval.npz",
-    "stt_m_jhmdb_pck.npz",
-    "stt_n_label_propagation.npz",
-    "stt_o_total_loss.npz",
-    "timecycle_a_affinity.npz",
-    "timecycle_b_theta_grid_sample.npz",
-    "timecycle_c_alignment_loss.npz",
-    "timecycle_d_cycle_loss_full.npz",
-    "timecycle_d_cycle_loss_small.npz",
-    "timecycle_d_inlier_score.npz",
-    "timecycle_e_label_propagation.npz",
-    "vfs_attention.npz",
-    "vfs_moco.npz",
-    "vfs_otb.npz",
-    "vfs_pose_parts.npz",
-    "vfs_propagate.npz",
-    "vfs_sampling.npz",
-    "vfs_siamfc_crop.npz",
-    "vfs_siamfc_track.npz",
-    "vfs_siamfc_train.npz",
-    "vfs_simsiam.npz",
-}
+NOT_BUILT_YET: set[str] = set()
 
 
 def names_in(path: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""Keypoints to the grid and back, as the released code does it. The PCK part of the file belongs to the metrics."""
+"""Keypoints to the grid and back, as the released code does it. PCK: test_metrics.py."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +25,7 @@ def test_first_frame_labels(reference: Callable[[str], dict[str, Any]]) -> None:
     network = tuple(int(v) for v in data["jh_input_hw"])
     names = [str(k) for k in range(len(expected) - 1)]
     codec = KeypointCodec(
-        names, Geometry((height, width), network, grid, network[0] // grid[0]), dialect="jhmdb"
+        names, Geometry((height, width), network, grid, network[0] // grid[0]), dialect="crw"
     )
     labels = codec.encode(data["jh_pos_img"].T - 0.5).numpy()
     np.testing.assert_allclose(labels, expected, atol=1e-6)
