@@ -4,17 +4,24 @@ A case is a function that prepares everything and returns the work. `OURS` and `
 that a name in both is a comparison.
 """
 
+import itertools
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 import retrace
 from retrace.encoders import EncoderConfig
 from retrace.methods.stfc3 import STFC3, STFC3Config
+from retrace.methods.stt import StTConfig, stt_loss
+from retrace.metrics import davis
 from retrace.synthetic import SceneConfig, render
 from retrace.video.encode import VideoWriter
 from retrace.walk import neighborhood, warp
@@ -110,6 +117,59 @@ def stfc3_plain() -> Work:
     return work
 
 
+def _stt(channels: tuple[int, int]) -> tuple[StTConfig, list[Tensor], Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    maps = []
+    for c, size in zip(channels, (64, 32), strict=True):
+        pair = torch.randn(2, size, size, c, generator=generator).requires_grad_()
+        maps.append(pair.permute(0, 3, 1, 2).unsqueeze(0))  # channels last, as encoders give them in training
+    return StTConfig(beta=0.0), maps, torch.randn(1, 2, 3, 256, 256, generator=generator)
+
+
+def stt_ours(channels: tuple[int, int]) -> Work:
+    """Reconstruction at strides 4 and 8 and local distillation of one pair, from maps on, with gradients."""
+    config, maps, lab = _stt(channels)
+
+    def work() -> Tensor:
+        total = stt_loss(maps, (4, 8), lab, torch.tensor([1]), config).total
+        torch.autograd.backward(total)
+        return total
+
+    return work
+
+
+def stt_dense(channels: tuple[int, int]) -> Work:
+    """The same from whole matrices with minus infinity outside the windows, as the authors' code goes about it."""
+    config, maps, lab = _stt(channels)
+    allowed = [
+        neighborhood.square(m.shape[-2], m.shape[-1], r) for m, r in zip(maps, config.radius, strict=True)
+    ]
+
+    def work() -> Tensor:
+        total = torch.zeros(())
+        correlations = []
+        for features, stride, mask in zip(maps, (4, 8), allowed, strict=True):
+            reference, target = to_nodes(features).unbind(1)
+            scores = target @ reference.transpose(1, 2) / features.shape[2] ** 0.5
+            correlation = scores.masked_fill(~mask, -torch.inf).softmax(-1)
+            colours = lab[:, :, 1:2, ::stride, ::stride].flatten(3).transpose(2, 3)  # (B, 2, N, 1)
+            total = total + config.value_scale * (correlation @ colours[:, 0] - colours[:, 1]).abs().mean()
+            correlations.append(correlation)
+        fine, coarse = correlations
+        h, w = maps[0].shape[-2:]
+        over_keys = F.avg_pool2d(fine.detach().view(1, h * w, h, w), 2).flatten(2)  # (B, N, n)
+        over_both = F.avg_pool2d(over_keys.transpose(1, 2).reshape(1, -1, h, w), 2).flatten(2).transpose(1, 2)
+        entropy = torch.special.entr(coarse.detach()).sum(-1)
+        place = int(config.keep_fraction * entropy.shape[1]) - 1
+        kept = entropy > entropy.sort(dim=1, descending=True).values[:, place]
+        local: Tensor = (coarse - over_both).square()[kept].mean()
+        total = total + config.alpha * local
+        torch.autograd.backward(total)
+        return total
+
+    return work
+
+
 def _video(folder: str, frames: int, height: int, width: int) -> tuple[Path, np.ndarray]:
     """A generated video of any length (a short scene, repeated back and forth) and the mask of its first frame."""
     scene = render(30, SceneConfig(height=height, width=width, num_frames=24))
@@ -133,6 +193,61 @@ def _propagation(frames: int, height: int, width: int, out: bool) -> Work:
     return work
 
 
+def _label_maps() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Prediction and truth, (70, 480, 854) ids 0 to 3: three ragged ellipses that move, and the same a little off."""
+    generator = np.random.default_rng(0)
+    rows, columns = np.mgrid[:480, :854].astype(np.float32)
+    noise = cv2.GaussianBlur(generator.standard_normal((480, 854)), (0, 0), 6)
+    ragged = noise / (4 * np.abs(noise).max())
+    maps = np.zeros((2, 70, 480, 854), np.uint8)
+    for side, frame in itertools.product(range(2), range(70)):
+        for k, (x, y, a, b) in enumerate(
+            [(150, 150, 90, 120), (420, 300, 60, 60), (600, 200, 110, 60)], start=1
+        ):
+            dx, dy = columns - (x + 2.5 * frame + 6 * side), rows - (y + 30 * np.sin(frame / 9 + side / 4))
+            maps[side, frame][(dx / a) ** 2 + (dy / b) ** 2 + ragged < 1] = k
+    return maps[0], maps[1]
+
+
+def davis_ours() -> Work:
+    """J and F of one sequence of DAVIS's size, 3 objects, in memory."""
+    prediction, truth = _label_maps()
+    return lambda: davis.global_scores([davis.davis2017(prediction, truth)])
+
+
+def davis_plain() -> Work:
+    """The same as official evaluators go about it: masks of all objects at once, whole frames, one after the other."""
+    prediction, truth = _label_maps()
+
+    def edges(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        east, south, corner = np.zeros_like(mask), np.zeros_like(mask), np.zeros_like(mask)
+        east[:, :-1], south[:-1], corner[:-1, :-1] = mask[:, 1:], mask[1:], mask[1:, 1:]
+        found: NDArray[np.bool_] = (mask ^ east) | (mask ^ south) | (mask ^ corner)
+        found[-1] = mask[-1] ^ east[-1]
+        found[:, -1] = mask[:, -1] ^ south[:, -1]
+        found[-1, -1] = False
+        return found
+
+    def near(mask: NDArray[np.bool_], disc: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        return np.asarray(cv2.dilate(mask.astype(np.uint8), disc)) > 0
+
+    def work() -> list[float]:
+        ids = np.arange(1, 4)[:, None, None, None]
+        own, other = (np.asarray((maps[None] == ids).astype(np.float64)) for maps in (prediction, truth))
+        both, either = own * other, np.maximum(own, other)
+        j = both.sum((2, 3)) / either.sum((2, 3))
+        rows, columns = np.mgrid[-8:9, -8:9]
+        disc = (rows**2 + columns**2 <= 64).astype(np.uint8)
+        f = np.zeros_like(j)
+        for k, t in itertools.product(range(len(own)), range(len(prediction))):
+            a, b = edges(own[k, t] > 0), edges(other[k, t] > 0)
+            precision, recall = (a & near(b, disc)).sum() / a.sum(), (b & near(a, disc)).sum() / b.sum()
+            f[k, t] = 2 * precision * recall / (precision + recall)
+        return [float(j[:, 1:-1].mean()), float(f[:, 1:-1].mean())]
+
+    return work
+
+
 def end_to_end() -> Work:
     """40 frames of 854 x 480, decoded, encoded, read out, masks and overlay written."""
     return _propagation(40, 480, 854, out=True)
@@ -151,10 +266,16 @@ def long_video() -> Work:
 OURS: dict[str, Callable[[], Work]] = {
     "readout 60x107, 256 ch, 20 + 1 frames": readout_ours,
     "STFC3 step, ResNet-18, 256 px, T = 4": stfc3_ours,
+    "StT correlations, ResNet-18, 256 px": partial(stt_ours, (128, 256)),
+    "StT correlations, ResNet-50, 256 px": partial(stt_ours, (512, 1024)),
+    "DAVIS J and F, 70 frames, 3 objects": davis_ours,
     "propagate 40 frames of 854x480": end_to_end,
     "propagate 2,000 frames (baseline: 200)": long_video,
 }
 BASELINE: dict[str, Callable[[], Work]] = {
+    "StT correlations, ResNet-18, 256 px": partial(stt_dense, (128, 256)),
+    "StT correlations, ResNet-50, 256 px": partial(stt_dense, (512, 1024)),
+    "DAVIS J and F, 70 frames, 3 objects": davis_plain,
     "readout 60x107, 256 ch, 20 + 1 frames": readout_dense,
     "STFC3 step, ResNet-18, 256 px, T = 4": stfc3_plain,
     "propagate 2,000 frames (baseline: 200)": short_video,

@@ -18,7 +18,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -29,8 +28,8 @@ from benchmarks.__main__ import machine
 from retrace.encoders import Model, load
 from retrace.metrics.keypoints import correct, longer_box_side
 from retrace.metrics.regions import jaccard, sequence_mean
+from retrace.propagation.baselines import BASELINES
 from retrace.training.adapt import adapt_model
-from retrace.video.decode import open_video
 
 RESULTS = Path(__file__).with_name("quality.json")
 DOCS = Path(__file__).parents[1] / "docs" / "results.md"
@@ -39,84 +38,18 @@ Masks = NDArray[np.bool_]
 Points = NDArray[np.float32]
 
 
-def copy_masks(video: Path, mask: Masks) -> Iterator[Masks]:
-    """The first mask, for ever."""
-    with open_video(video) as frames:
-        for _ in frames:
-            yield mask
-
-
-def copy_points(video: Path, first: int, points: Points) -> dict[int, Points]:
-    """The first points, for ever."""
-    with open_video(video) as frames:
-        return {frame.index: points for frame in frames}
-
-
-def _flow(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Dense flow source -> target (H, W, 2), OpenCV's DIS, medium preset, on grey frames at native size."""
-    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    return np.asarray(dis.calc(source, target, np.empty((0, 0), np.float32)), dtype=np.float32)
-
-
-def dis_masks(video: Path, mask: Masks) -> Iterator[Masks]:
-    """The mask warped from frame to frame by backward flow, kept soft, cut at one half."""
-    height, width = mask.shape
-    xs, ys = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    soft: NDArray[np.float32] = mask.astype(np.float32)
-    previous: NDArray[np.uint8] | None = None
-    with open_video(video) as frames:
-        for frame in frames:
-            grey = _grey(frame.image)
-            if previous is not None:
-                back = _flow(grey, previous)
-                soft = _sample(soft, xs + back[..., 0], ys + back[..., 1])
-            previous = grey
-            yield soft > 0.5
-
-
-def dis_points(video: Path, first: int, points: Points) -> dict[int, Points]:
-    """Points carried from frame to frame by forward flow, read bilinearly."""
-    found: dict[int, Points] = {}
-    previous: NDArray[np.uint8] | None = None
-    places: Points = points.astype(np.float32)
-    with open_video(video) as frames:
-        for frame in frames:
-            if frame.index < first:
-                continue
-            grey = _grey(frame.image)
-            if previous is not None:
-                forward = _flow(previous, grey)
-                x, y = places[:, :1] - 0.5, places[:, 1:] - 0.5  # array positions of the points
-                places = places + _sample(forward, x, y)[:, 0]
-            previous = grey
-            found[frame.index] = places
-    return found
-
-
-def _grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
-
-
-def _sample(
-    field: NDArray[np.float32], x: NDArray[np.float32], y: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Bilinear reading of an array (H, W, ...) at array positions x, y, the edge repeated outside."""
-    read = cv2.remap(field, x, y, interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(read, dtype=np.float32)
-
-
-class Encoder:
-    """Retrace with a model: the default protocol, or another one."""
+class Carrier:
+    """Retrace with a model or a baseline: the default protocol, or another one."""
 
     def __init__(self, model: str, adapt: int = 0) -> None:
         """`model` as `retrace propagate --model` takes it."""
-        self.model: Model = load(model)
+        self.model: str | Model = model if model in BASELINES else load(model)
         self.adapt = adapt
-        self.protocol: dict[str, object] = {}
+        self.protocol: dict[str, object] | None = None
         self._adapted: dict[Path, Model] = {}  # a clip with masks and joints is adapted to once
 
-    def _for(self, video: Path) -> Model:
-        if self.adapt == 0:
+    def _for(self, video: Path) -> str | Model:
+        if self.adapt == 0 or isinstance(self.model, str):
             return self.model
         if video not in self._adapted:
             self._adapted[video] = adapt_model(self.model, video, self.adapt)
@@ -125,7 +58,7 @@ class Encoder:
     def masks(self, video: Path, mask: Masks) -> Iterator[Masks]:
         """Through `retrace.propagate`."""
         result = retrace.propagate(video, mask.astype(np.uint8), model=self._for(video))
-        self.protocol = asdict(result.protocol)
+        self.protocol = None if isinstance(self.model, str) else asdict(result.protocol)
         for frame in result:
             assert frame.masks is not None
             yield frame.masks > 0
@@ -142,15 +75,10 @@ MaskWay = Callable[[Path, Masks], Iterator[Masks]]
 PointWay = Callable[[Path, int, Points], dict[int, Points]]
 
 
-def ways(row: str) -> tuple[MaskWay, PointWay, Encoder | None]:
+def carrier(row: str) -> Carrier:
     """How a row carries masks and points."""
-    if row == "copy":
-        return copy_masks, copy_points, None
-    if row == "dis":
-        return dis_masks, dis_points, None
     name, _, steps = row.partition("+adapt")
-    encoder = Encoder(name, int(steps or 0))
-    return encoder.masks, encoder.points, encoder
+    return Carrier({"dis": "flow:dis"}.get(name, name), int(steps or 0))
 
 
 def davis(videos: Path, way: MaskWay) -> dict[str, float]:
@@ -208,15 +136,15 @@ def main() -> None:
     ).stdout
     for row in arguments.rows or [row for row in LABELS if row not in results]:
         start = time.perf_counter()
-        masks, points, encoder = ways(row)
-        joints = badja(arguments.videos, points)  # the shorter part first
-        scores = davis(arguments.videos, masks)
+        way = carrier(row)
+        joints = badja(arguments.videos, way.points)  # the shorter part first
+        scores = davis(arguments.videos, way.masks)
         found: dict[str, Any] = {
             "J": scores,
             "mean J": float(np.mean(list(scores.values()))),
             "PCK@0.1": joints,
-            "model": None if encoder is None else encoder.model.sha256,
-            "protocol": None if encoder is None else encoder.protocol,
+            "model": None if isinstance(way.model, str) else way.model.sha256,
+            "protocol": way.protocol,
             "seconds": round(time.perf_counter() - start),
             "machine": machine(),
             "commit": commit.strip(),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from retrace.errors import RetraceError, one_line
-from retrace.files import atomic_path, same_file, scratch_file
+from retrace.files import atomic_path, check_owner, same_file, scratch_file
 
 
 def test_atomic_path(tmp_path: Path) -> None:
@@ -77,3 +77,19 @@ def test_one_line() -> None:
       Given value: many"""
     assert one_line(given) == "steps: expected one of int, null; got many"
     assert one_line("Expected a <class 'float'>.\nGot value: nan") == "Expected a float. Got value: nan"
+
+
+def test_a_folder_belongs_to_whoever_signed_it(tmp_path):
+    """Empty, ours, with locks and leftovers: fine. Somebody's: refused, by name."""
+    check_owner(tmp_path / "new", lambda names: False, "train")
+    check_owner(tmp_path, lambda names: False, "train")
+    for name in (".lock", ".last.12.partial.ckpt"):
+        (tmp_path / name).touch()
+    check_owner(tmp_path, lambda names: False, "train")
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(RetraceError, match=r"not a result of retrace train \(thesis.tex, ...\)"):
+        check_owner(tmp_path, lambda names: "run.json" in names, "train")
+    (tmp_path / "run.json").touch()
+    check_owner(tmp_path, lambda names: "run.json" in names, "train")
+    with pytest.raises(RetraceError, match="is a file, not a folder"):
+        check_owner(tmp_path / "run.json", lambda names: True, "train")

@@ -10,7 +10,7 @@ import pytest
 import retrace
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "retrace"
-SHARED = {"errors", "files", "devices"}  # whoever fails, writes a file, or computes
+SHARED = {"errors", "files", "devices", "threads"}  # whoever fails, writes a file, computes, or reads ahead
 RECORDS = "datasets.records"  # Video, Sequence: plain descriptions of what is on disk
 
 # package -> what it may import of ours, itself and SHARED aside; "a.b" is one module of a package
@@ -30,6 +30,7 @@ LAW: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
     "devices": set(),
+    "threads": set(),
     "walk": set(),
     "metrics": {RECORDS},
     "datasets": set(),
@@ -37,7 +38,7 @@ LAW: dict[str, set[str]] = {
     "encoders": {"walk"},
     "video": {RECORDS, "walk.warp"},
     "synthetic": {"walk.warp", RECORDS},
-    "methods": {"walk", "encoders", "video.transforms"},
+    "methods": {"walk", "encoders", "video.transforms", "video.sampling"},
     "propagation": {"walk", "encoders"},
     "tracking": {"walk", "encoders"},
     "training": {"methods", "encoders", "video", "datasets", "synthetic"},

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from retrace.propagation.protocols import PROTOCOLS, Protocol
     from retrace.synthetic import Scene, SceneConfig, render
     from retrace.verbs.demo import demo
+    from retrace.verbs.evaluate import evaluate
     from retrace.verbs.propagate import propagate
+    from retrace.verbs.track import track
     from retrace.verbs.train import train
 
 __all__ = [
@@ -32,10 +34,12 @@ __all__ = [
     "UsageError",
     "__version__",
     "demo",
+    "evaluate",
     "load",
     "propagate",
     "render",
     "save",
+    "track",
     "train",
 ]
 
@@ -51,7 +55,9 @@ _HOME = {
     "SceneConfig": "retrace.synthetic",
     "render": "retrace.synthetic",
     "demo": "retrace.verbs.demo",
+    "evaluate": "retrace.verbs.evaluate",
     "propagate": "retrace.verbs.propagate",
+    "track": "retrace.verbs.track",
     "train": "retrace.verbs.train",
 }
 

@@ -1,12 +1,15 @@
-"""Outputs appear whole or not at all."""
+"""Outputs appear whole or not at all; an image that cannot be opened says why."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TextIO
+from typing import IO, TYPE_CHECKING, TextIO
 
 from retrace.errors import RetraceError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @contextmanager
@@ -56,6 +59,36 @@ def scratch_file(path: Path) -> Iterator[TextIO]:
         path.unlink(missing_ok=True)
 
 
+def is_leftover(path: Path) -> bool:
+    """Whether a file is a temporary one of `atomic_path` or `scratch_file`, which a killed process left."""
+    return path.name.startswith(".") and ".partial" in path.name
+
+
+def check_owner(folder: Path, is_ours: Callable[[set[str]], bool], what: str) -> None:
+    """Refuse an output folder in which there is something of somebody else's.
+
+    Args:
+        folder: need not exist; an empty one is nobody's, and so are locks and leftovers.
+        is_ours: whether a folder with these names in it was written by the verb that asks.
+        what: the verb, for the message.
+
+    Errors: RetraceError when it is a file, cannot be looked into, or holds something and is not ours.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise RetraceError(f"{folder} is a file, not a folder. Give another --out.")
+    try:
+        names = {path.name for path in folder.iterdir() if path.name != ".lock" and not is_leftover(path)}
+    except OSError as error:
+        raise RetraceError(f"Cannot look into {folder}: {error.strerror}. Choose another folder.") from error
+    if names and not is_ours(names):
+        raise RetraceError(
+            f"{folder} holds files that are not a result of retrace {what} ({sorted(names)[0]}, ...). "
+            "Choose a new or empty folder."
+        )
+
+
 def same_file(file: IO[str], path: Path) -> bool:
     """Whether `path` still names the open file. A lock on a file that was removed meanwhile guards nothing."""
     try:
@@ -70,3 +103,39 @@ def cannot_write(path: Path, error: OSError) -> RetraceError:
     return RetraceError(
         f"Cannot write {path}: {reason}. Choose a folder that is writable and has free space."
     )
+
+
+def open_image(path: Path, what: str, *, whole: bool = True) -> "Image.Image":
+    """Open an image file that is somebody's `what` ("mask", "texture", "frame").
+
+    Args:
+        path: the file.
+        what: for the sentences.
+        whole: decode it, which closes the file; otherwise only the header is read.
+
+    Errors: RetraceError when it is missing, a folder, not an image, or damaged.
+    """
+    from PIL import (
+        Image,
+        UnidentifiedImageError,
+    )  # this module is imported by everything; Pillow takes its time
+
+    if not path.exists():
+        raise RetraceError(f"There is no {what} file {path}. Check the path.")
+    if path.is_dir():
+        raise RetraceError(f"{path} is a folder, not a {what} file. Name one image in it.")
+    try:
+        image = Image.open(path)
+        if whole:
+            image.load()
+    except UnidentifiedImageError as error:
+        raise RetraceError(f"{path} is not an image that can be read as a {what}. Save it as PNG.") from error
+    except Image.DecompressionBombError as error:
+        raise RetraceError(
+            f"{path} is too large for a {what} ({error}). Give it the size of the frame."
+        ) from error
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's decoders raise all three on damaged data
+        raise RetraceError(
+            f"{path} is damaged and cannot be read as a {what} ({error}). Export it again."
+        ) from error
+    return image

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from retrace.cli.main import main
 from retrace.video.encode import VideoWriter
@@ -111,3 +112,97 @@ def test_help(capsys) -> None:
     """Worth reading."""
     assert main(["data", "check", "--help"]) == 0
     assert "--thorough" in capsys.readouterr().out
+
+
+@pytest.fixture
+def davis(tmp_path: Path) -> Path:
+    """DAVIS-2016 with two sequences of three frames; the second lacks a mask."""
+    root = tmp_path / "benchmarks" / "davis2016"
+    picture = Image.fromarray(np.full((24, 36, 3), 90, np.uint8))
+    mask = np.zeros((24, 36), np.uint8)
+    mask[5:15, 5:15] = 255
+    for name in ("bear", "cow"):
+        for t in range(3):
+            for kind, image in (("JPEGImages", picture), ("Annotations", Image.fromarray(mask))):
+                path = root / kind / "480p" / name / f"{t:05d}.{'jpg' if kind == 'JPEGImages' else 'png'}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                image.save(path)
+    (root / "Annotations/480p/cow/00002.png").unlink()
+    lists = root / "ImageSets/2016"
+    lists.mkdir(parents=True)
+    (lists / "val.txt").write_text("bear\ncow\n")
+    return root
+
+
+def test_benchmark(davis: Path, capsys) -> None:
+    """What is odd, one line each, and the total; exit status 0 because everything can be evaluated."""
+    assert main(["data", "check", "davis2016", "--root", str(davis)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "odd: cow: 1 of 3 frames have no mask, the first is frame 2; they cannot be scored.",
+        f"davis2016 (val) in {davis}: 2 of 2 sequences can be evaluated (6 frames, 5 annotated); 1 oddity.",
+    ]
+
+
+def test_benchmark_with_excluded_sequence(davis: Path, capsys) -> None:
+    """Exit status 1; the same as JSON."""
+    (davis / "Annotations/480p/cow/00000.png").write_bytes(b"no image")
+    assert main(["data", "check", "davis2016", "--root", str(davis)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("excluded: cow: ") and "00000.png is not an image" in line for line in lines)
+    assert "1 of 2 sequences can be evaluated" in lines[-1]
+    assert main(["data", "check", "davis2016", "--root", str(davis), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["sequences"] == ["bear"]
+    assert found["listed"] == 2
+    assert found["problems"][0]["excluded"] is True
+
+
+def test_benchmark_from_the_environment(davis: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RETRACE_DATA holds the folders; a folder of that name here is footage."""
+    monkeypatch.setenv("RETRACE_DATA", str(davis.parent))
+    assert main(["data", "check", "davis2016"]) == 0
+    assert str(davis) in capsys.readouterr().out
+    monkeypatch.chdir(davis.parent)
+    assert main(["data", "check", "davis2016"]) == 0
+    assert "videos can be read" in capsys.readouterr().out
+
+
+def test_benchmark_wrong_use(davis: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No root, an unknown name, split or folder, several words."""
+    monkeypatch.delenv("RETRACE_DATA", raising=False)
+    for words, status, sentence in (
+        (["davis2017"], 2, "Where is davis2017? Give --root DIR"),
+        (["kinetics", "--root", str(davis)], 2, "There is no benchmark 'kinetics'. Choose one of davis2017"),
+        (["davis2016", "--root", str(davis), "--split", "vla"], 2, "There is no split of DAVIS-2016 'vla'"),
+        (["davis2016", "davis2017", "--root", str(davis)], 2, "belong to one benchmark; 2 words were given"),
+        (["davis2016", "--root", str(davis / "nowhere")], 1, "There is no folder"),
+        (
+            ["vip", "--root", str(davis)],
+            1,
+            "has no Images and no Annotations/Category_ids; it holds Annotations",
+        ),
+    ):
+        assert main(["data", "check", *words]) == status
+        assert sentence in capsys.readouterr().err
+
+
+def test_benchmark_opens_video_files(tmp_path: Path, capsys) -> None:
+    """300VW: a video that ends before its annotation, one that is none."""
+    points = "version: 1\nn_points: 68\n{\n" + "".join(f"{k + 2}.0 {k + 3}.0\n" for k in range(68)) + "}"
+    for name, frames in (("001", 5), ("002", 3), ("003", 0)):
+        (tmp_path / name / "annot").mkdir(parents=True)
+        for t in range(5):
+            (tmp_path / name / "annot" / f"{t + 1:06d}.pts").write_text(points)
+        if frames:
+            with VideoWriter(tmp_path / name / "vid.mp4", height=48, width=80, fps=25) as writer:
+                for _ in range(frames):
+                    writer.write(np.full((48, 80, 3), 90, np.uint8))
+            (tmp_path / name / "vid.mp4").rename(tmp_path / name / "vid.avi")
+        else:
+            (tmp_path / name / "vid.avi").write_text("hello")
+    assert main(["data", "check", "300vw", "--root", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "excluded: 002: " in out
+    assert "has 3 frames, its annotation needs 5" in out
+    assert "excluded: 003: " in out
+    assert "1 of 3 sequences can be evaluated (5 frames, 5 annotated)" in out

@@ -93,7 +93,7 @@ def test_interruption(
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("retrace.cli.propagate._advance", interrupt)
+    monkeypatch.setattr("retrace.cli.labelled_run._advance", interrupt)
     assert main(words) == 130
     assert "interrupted" in capsys.readouterr().err
     out = Path(words[words.index("--out") + 1])

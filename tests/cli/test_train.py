@@ -11,6 +11,7 @@ import yaml
 
 from retrace import encoders
 from retrace.cli.main import main
+from retrace.encoders.weights import EMBEDDED
 from retrace.recipes import find, packaged
 from retrace.training.config import check
 from retrace.verbs.train import load_config
@@ -24,7 +25,7 @@ batch_size: 2
 workers: 0
 threads: 1
 device: cpu
-log: {every: 1, tensorboard: true}
+log: {every: 1, tensorboard: true, probe: 0}
 """
 
 
@@ -108,11 +109,41 @@ def test_trains_reports_and_exports(recipe, footage, tmp_path, capsys, monkeypat
 def test_epochs_become_steps(recipe, footage, tmp_path, capsys, monkeypatch):
     """Two videos, two clips of each per pass, two passes, batches of two; --epochs takes the place of steps."""
     monkeypatch.setattr("retrace.verbs.train.LOADER_SECONDS", 0.1)
-    flags = ["--epochs", "2", "--clips.per_video", "2"]
+    flags = ["--epochs", "2", "--clips.per_video", "2", "--schedule.warmup_epochs", "0.5"]
+    flags += ["--schedule.name", "step", "--schedule.milestone_epochs", "[1, 1.5]"]
     assert run(recipe, footage, tmp_path / "run", "--json", "--measure-loader", *flags) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["steps"] == 4
+    saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["schedule"]
+    assert (saved["warmup"], saved["milestones"]) == (1, [2, 3])
     assert report["loader_clips_per_s"] > 0
+
+
+def test_shards_train_like_the_footage_they_hold(recipe, footage, tmp_path, capsys):
+    """Packed, checked, trained on."""
+    shards = tmp_path / "shards"
+    assert (
+        main(["data", "shard", str(footage), "--out", str(shards), "--short-side", "0", "--quality", "100"])
+        == 0
+    )
+    said = capsys.readouterr().out
+    assert "broken.mp4" in said
+    assert "2 videos in 1 shard of" in said
+    assert main(["data", "check", str(shards), "--thorough"]) == 0
+    assert main(["data", "shard", str(footage)]) == 2
+    capsys.readouterr()
+    assert run(recipe, shards, tmp_path / "run", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["videos"], report["broken"], report["step"]) == (2, [], 3)
+    assert not (tmp_path / "run" / "cache").exists()
+
+
+def test_the_curves_say_whether_labels_are_carried(recipe, footage, tmp_path):
+    """A score before the first step and after the last one, unless it is off."""
+    assert run(recipe, footage, tmp_path / "run", "--log.probe", "500", "--steps", "2") == 0
+    rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    column = rows[0].split(",").index("probe_j")
+    assert all(0 < float(row.split(",")[column]) < 1 for row in rows[1:])
 
 
 def test_data_from_the_environment(recipe, footage, tmp_path, capsys, monkeypatch):
@@ -120,6 +151,52 @@ def test_data_from_the_environment(recipe, footage, tmp_path, capsys, monkeypatc
     monkeypatch.setenv("RETRACE_DATA", str(footage))
     assert main(["train", str(recipe), "--out", str(tmp_path / "run"), "--quiet"]) == 0
     assert "2 videos" in capsys.readouterr().out
+
+
+def test_a_folder_of_somebody_else_is_left_alone(recipe, footage, tmp_path, capsys):
+    """Even with a config.yaml in it, and with --overwrite; nothing is read, nothing made."""
+    out = tmp_path / "thesis"
+    out.mkdir()
+    (out / "config.yaml").write_text("lr: 1\n")
+    for flags in ([], ["--overwrite"]):
+        assert run(recipe, footage, out, *flags) == 1
+        assert "not a result of retrace train (config.yaml" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["config.yaml"]
+    assert (out / "config.yaml").read_text() == "lr: 1\n"
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(
+    recipe, footage, tmp_path, capsys, monkeypatch
+):
+    """Whatever its configuration was: there is nothing of it to continue, or to mix with."""
+    out = tmp_path / "run"
+
+    def dies(*args, **kwargs):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("retrace.methods.stfc3.STFC3.forward", dies)
+        assert run(recipe, footage, out, "--optimizer.lr", "1e-3") == 1
+    assert (out / "config.yaml").is_file()
+    assert not (out / "last.ckpt").exists()
+    (out / "metrics.csv").write_text("step,loss\n1,9\n")
+    (out / "tensorboard").mkdir(exist_ok=True)
+    (out / "tensorboard" / "events.of.the.dead.run").touch()
+    assert run(recipe, footage, out, "--optimizer.lr", "2e-4") == 0
+    assert "3 of 3\n" in capsys.readouterr().out
+    assert yaml.safe_load((out / "config.yaml").read_text())["optimizer"]["lr"] == 2e-4
+    assert "9" not in [line.split(",")[1] for line in (out / "metrics.csv").read_text().splitlines()]
+    assert not (out / "tensorboard" / "events.of.the.dead.run").exists()
+
+
+def test_a_kill_between_the_step_file_and_the_last_checkpoint(recipe, footage, tmp_path, capsys):
+    """The step file is the last checkpoint then."""
+    out = tmp_path / "run"
+    assert run(recipe, footage, out) == 0
+    (out / "last.ckpt").unlink()
+    assert run(recipe, footage, out) == 0
+    assert "3 of 3 (from 3)" in capsys.readouterr().out
+    assert (out / "last.ckpt").is_file()
 
 
 @pytest.mark.parametrize(
@@ -135,6 +212,9 @@ def test_data_from_the_environment(recipe, footage, tmp_path, capsys, monkeypatc
         (["{recipe}", "--batch_size", "0"], "batch_size is 0"),
         (["{recipe}", "--clips.fps", "8", "--clips.stride", "2"], "clips.fps / clips.stride"),
         (["{recipe}", "--epochs", "1", "--data", "x", "--out", "o"], "clips.per_video"),
+        (["{recipe}", "--method", "nonsense", "--data", "x", "--out", "o"], "expected one of"),
+        (["{recipe}", "--clips.images", "true", "--data", "x", "--out", "o"], "wants clips of 2 frames"),
+        (["{recipe}", "--schedule.warmup_epochs", "1", "--data", "x", "--out", "o"], "clips.per_video"),
         (["{broken}"], "templature"),
         (["{recipe}", "--device", "abacus", "--data", "{footage}", "--out", "{out}"], "Device 'abacus'"),
     ],
@@ -169,7 +249,9 @@ def test_packaged_recipes_are_complete_and_know_no_machine(name):
     """Typed, runnable once data and a folder are given, without a path."""
     config = load_config(name, "--data", "somewhere", "--out", "here")
     check(config)
-    assert not {"data", "out", "init"} & yaml.safe_load(find(name).read_text()).keys()
+    content = yaml.safe_load(find(name).read_text())
+    assert not {"data", "out"} & content.keys()
+    assert content.get("init", "default") in EMBEDDED  # a name that every copy knows, never a path
 
 
 @pytest.mark.parametrize(

@@ -60,3 +60,37 @@ def test_wrong_arguments_are_refused(length: int, stride: int | tuple[int, int])
     """Wrong arguments are refused."""
     with pytest.raises(UsageError, match=r"length|stride"):
         SyntheticSource(SMALL, length=length, stride=stride)
+
+
+class Jump:
+    """Frames 0 and 9 of a scene of 10."""
+
+    def indices(self, num_frames: int, fps: float, generator: torch.Generator) -> list[int]:
+        """Whatever is drawn."""
+        assert (num_frames, fps) == (10, 24.0)
+        return [0, num_frames - 1]
+
+
+def test_a_sampling_chooses_from_the_scene() -> None:
+    """The same frames as a clip of ten shows at its ends."""
+    config = SceneConfig(height=48, width=64, num_frames=10, lighting=0, noise=0, blur=0, motion_blur=0)
+    chosen = SyntheticSource(config, length=2, stride=2, sampling=Jump()).clip(generator(3))
+    whole = SyntheticSource(config, length=10, stride=2).clip(generator(3))
+    assert torch.equal(chosen, whole[[0, 9]])
+
+
+def test_clips_with_boxes() -> None:
+    """The box of one object: its edges in the picture, the same object on every frame, drawn from the generator."""
+    source = SyntheticSource(SceneConfig(height=96, width=128), length=2, stride=2)
+    clip, boxes = source.boxed_clip(0, torch.Generator().manual_seed(4))
+    again, same = source.boxed_clip(7, torch.Generator().manual_seed(4))
+    assert torch.equal(clip, again)
+    assert torch.equal(boxes, same)
+    assert clip.shape == (2, 3, 96, 128)
+    assert boxes.shape == (2, 4)
+    assert (boxes[:, 2:] >= 12).all()
+    assert (boxes[:, :2] >= 0).all()
+    assert (boxes[:, 0] + boxes[:, 2] <= 128).all()
+    assert (boxes[:, 1] + boxes[:, 3] <= 96).all()
+    moved = (boxes[1, :2] - boxes[0, :2]).abs().max()
+    assert moved < 40, "two steps of one thing"

@@ -75,3 +75,21 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, small: Model) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RetraceError, match="file"):
         verb.demo(tmp_path / "file", model=small, frames=2)
+
+
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path, small: Model) -> None:
+    """Nothing is made; an unfinished demonstration may be done again."""
+    (tmp_path / "video.mp4").write_text("mine")
+    with pytest.raises(RetraceError, match="not a result of retrace demo"):
+        verb.demo(tmp_path, model=small, frames=2)
+    assert (tmp_path / "video.mp4").read_text() == "mine"
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "carrying the label":
+            raise KeyboardInterrupt
+
+    out = tmp_path / "demo"
+    with pytest.raises(KeyboardInterrupt):
+        verb.demo(out, model=small, frames=2, progress=stop)
+    assert json.loads((out / "report.json").read_text())["status"] == "unfinished"
+    assert verb.demo(out, model=small, frames=2).frames == 2

@@ -2,24 +2,26 @@
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 import retrace
-from retrace.encoders import Model, load
+from retrace.encoders import EncoderConfig, Model, load
 from retrace.errors import RetraceError, UsageError
 from retrace.formats.davis_png import davis_palette, read_mask, write_mask
 from retrace.formats.textures import write_texture
 from retrace.propagation.protocols import PROTOCOLS
-from retrace.verbs import propagate_output
+from retrace.threads import Worker, ahead
+from retrace.verbs import output
 from retrace.verbs.propagate import Propagation, propagate, resolve_protocol
-from retrace.verbs.propagate_output import Worker, ahead
 from retrace.video.encode import VideoWriter
 
 H, W, FRAMES = 64, 104, 6
@@ -91,6 +93,64 @@ def test_masks_follow(folder: Path, model: Model, tmp_path: Path) -> None:
     assert result.summary["frames_done"] == FRAMES
     lowest = min(range(FRAMES), key=lambda t: frames[t].confidence["3"])
     assert [(one["name"], one["frame"]) for one in content["least_sure"]] == [("3", lowest)]
+
+
+def test_an_encoder_with_patches(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person's own function by name; the frame is padded to whole patches, and the result says so."""
+    (tmp_path / "own_patches.py").write_text(
+        "import torch.nn.functional as F\n\ndef pooled(images):\n    return F.avg_pool2d(images, 7)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    result = propagate(
+        folder, mask(), model="own_patches:pooled", out=tmp_path / "out", overlay=False, **FAST
+    )
+    frames = list(result)
+    assert (result.model.stride, result.model.origin) == (7, 3.5)
+    assert result.summary["padding"] == {"bottom": 6, "right": 1}
+    saved = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert saved["padding"] == {"bottom": 6, "right": 1}
+    assert saved["model"]["name"] == "own_patches:pooled"
+    for t, one in enumerate(frames):
+        assert one.masks is not None
+        assert iou(one.masks, mask(t)) > 0.6
+
+
+@pytest.mark.parametrize("name", ["copy", "flow:dis", "flow:farneback"])
+def test_baselines_run_like_models(folder: Path, tmp_path: Path, name: str) -> None:
+    """The same stream and the same folder; corrections and partly labelled keypoints too; nothing of a protocol."""
+    result = propagate(folder, mask(value=3), model=name, out=tmp_path / "out", overlay=False)
+    frames = list(result)
+    assert [one.labelled for one in frames] == [True] + [False] * (FRAMES - 1)
+    saved = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert (saved["model"]["name"], saved["protocol"]) == (name, {"name": "none"})
+    last = frames[-1].masks
+    assert last is not None
+    assert np.array_equal(last, read_mask(tmp_path / "out" / "masks" / "a5.png").ids)
+    assert frames[-1].confidence == {"3": 1.0}
+    if name == "copy":
+        assert np.array_equal(last, mask(value=3))
+    else:
+        assert iou(last, mask(FRAMES - 1)) > 0.4  # a copy has 0.09
+    corrected = {0: mask(), 2: mask(2)}
+    assert np.array_equal(list(propagate(folder, corrected, model=name))[2].masks, mask(2))
+    points = {
+        "frames": [
+            {"index": 0, "keypoints": [{"name": "a", "x": 30, "y": 30}, {"name": "b", "x": 36, "y": 34}]},
+            {"index": 3, "keypoints": [{"name": "a", "x": 50, "y": 40}]},
+        ]
+    }
+    third = list(propagate(folder, points, model=name, kind="keypoints"))[3].keypoints
+    assert third is not None
+    assert third[0].tolist() == [50, 40]
+    np.testing.assert_allclose(third[1], [36 if name == "copy" else 48, 34], atol=3)
+    again = [one.masks for one in result]
+    assert all(np.array_equal(one, other.masks) for one, other in zip(again, frames, strict=True))
+
+
+def test_baselines_have_nothing_to_adapt(folder: Path) -> None:
+    """Said in a sentence."""
+    with pytest.raises(UsageError, match="copy has nothing to adapt"):
+        propagate(folder, mask(), model="copy", adapt=5)
 
 
 def test_the_same_run_twice_is_the_same(folder: Path, model: Model) -> None:
@@ -262,7 +322,7 @@ def test_a_full_disk_stops_with_a_sentence(
             raise RetraceError(f"Cannot write {path}: No space left on device.")
         write_mask(path, ids)
 
-    monkeypatch.setattr(propagate_output, "write_mask", full)
+    monkeypatch.setattr(output, "write_mask", full)
     with pytest.raises(RetraceError, match="No space left"):
         propagate(folder, mask(), model=model, out=tmp_path / "out", **FAST).run()
     assert sorted(p.name for p in (tmp_path / "out").iterdir() if p.name != ".lock") == ["masks", "run.json"]
@@ -454,3 +514,31 @@ def test_seed_beyond_what_a_generator_takes(folder: Path, model: Model) -> None:
     """Refused before anything is read."""
     with pytest.raises(UsageError, match="seed is"):
         propagate(folder, mask(), model=model, seed=2**63, **FAST)
+
+
+@pytest.mark.parametrize("padding_mode", ["reflect", "none"])
+def test_labels_follow_with_and_without_padding(tmp_path: Path, padding_mode: str) -> None:
+    """Without padding the grid begins inside the frame; labels sit on the pixels that their nodes look at."""
+    path = tmp_path / "frames"
+    path.mkdir()
+    noise = np.random.default_rng(3).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    ground = cv2.resize(noise, (168, 120), interpolation=cv2.INTER_CUBIC)
+    thing = cv2.resize(noise[::-1, ::-1] // 2 + 120, (40, 32), interpolation=cv2.INTER_CUBIC)
+    truth = np.zeros((4, 120, 168), dtype=np.uint8)
+    for t in range(4):
+        image = ground.copy()
+        image[44:76, 56 + 5 * t : 96 + 5 * t] = thing
+        truth[t, 44:76, 56 + 5 * t : 96 + 5 * t] = 1
+        Image.fromarray(image).save(path / f"{t}.png")
+    config = EncoderConfig(width=0.5, cut="layer1", padding_mode=padding_mode)
+    network = load("random:resnet18", config=config)
+    assert network.origin == (21.5 if padding_mode == "none" else 0.5)
+    assert network.grid(120, 168) == tuple(network.features(torch.zeros(1, 3, 120, 168)).shape[-2:])
+    shifted = replace(network, origin=network.origin - 12)
+    found = [result.masks for result in propagate(path, truth[0], model=network, **FAST)]
+    wrong = [result.masks for result in propagate(path, truth[0], model=shifted, **FAST)]
+    assert found[3] is not None
+    assert wrong[3] is not None
+    good, bad, copied = iou(found[3], truth[3]), iou(wrong[3], truth[3]), iou(truth[0], truth[3])
+    assert good > 0.7 > 0.5 > bad
+    assert good > copied + 0.2

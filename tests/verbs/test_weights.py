@@ -68,7 +68,7 @@ def test_a_foreign_file_lists_every_unmatched_key(tmp_path: Path, small: encoder
     assert found.encoder["architecture"] == "resnet18"
     assert found.unmatched is not None
     assert found.unmatched.missing == ("bn1.weight",)
-    assert found.unmatched.unexpected == ("fc.weight",)
+    assert found.unmatched.unexpected == ("state_dict.module.backbone.fc.weight",)
     assert len(found.unmatched.misshapen) == 1
     assert found.sha256 is None
 

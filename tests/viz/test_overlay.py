@@ -45,6 +45,11 @@ def test_keypoints_boxes_and_texture() -> None:
     drawn = Overlay(["a", "b"], legend=False).draw(image, FrameLabels(boxes=boxes), index=0, time=0)
     assert np.abs(drawn[60, 20].astype(int) - colour_of(0)).max() < 60
     assert (drawn[60, 70] == 100).all()
+    side = drawn[31:90, 20].astype(int)
+    assert (np.abs(side - 100).max(1) > 20).all(), "a line without gaps"
+    doubtful = FrameLabels(boxes=boxes, confidence={"a": 0.3})
+    dashed = Overlay(["a", "b"], legend=False).draw(image, doubtful, index=0, time=0)[31:90, 20].astype(int)
+    assert 0.3 < (np.abs(dashed - 100).max(1) > 20).mean() < 0.8, "a doubtful box is dashed"
     rgba = np.zeros((120, 200, 4), dtype=np.uint8)
     rgba[40:60, 50:80] = (250, 0, 0, 128)
     drawn = Overlay(["texture"], legend=False).draw(image, FrameLabels(texture=rgba), index=0, time=0)

@@ -1,19 +1,23 @@
-"""`retrace data check | index`."""
+"""`retrace data check | index | shard`."""
 
 import json
 import sys
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 from tqdm import tqdm
 
 from retrace.cli.parsing import Parser
+from retrace.datasets import READERS
 from retrace.datasets.footage import Index
+from retrace.datasets.records import Sequence
 from retrace.errors import UsageError
 from retrace.verbs import data
 
-SUMMARY = "check and index footage before training on it"
+SUMMARY = "check, index and pack footage before training on it, check benchmarks"
 
 _PATHS_HELP = (
     "a folder (searched recursively for videos and frame folders), a video, or a text file with one path "
@@ -29,24 +33,65 @@ def build_parser() -> Parser:
     """Return the parser of this verb; one subcommand per job."""
     parser = Parser(
         prog="retrace data",
-        description="Look at footage before training on it. Videos are mp4, mov, avi, mkv, webm, gif "
+        description="Look at footage before training on it, at a benchmark before evaluating. "
+        "Videos are mp4, mov, avi, mkv, webm, gif "
         "and more; a folder of images is a video too, its frames in natural order of their names.",
     )
     jobs = parser.add_subcommands(required=True, dest="job", metavar="JOB")
     jobs.add_subcommand(
-        "check", _check_parser(), help="say which videos can be used and which are broken, and why"
+        "check",
+        _check_parser(),
+        help="say which videos can be used and which are broken, and why; or what a benchmark's folder lacks",
     )
     jobs.add_subcommand(
         "index", _index_parser(), help="write length, size, rate and damage of every video to a file"
     )
+    jobs.add_subcommand(
+        "shard",
+        _shard_parser(),
+        help="pack videos into tar files of JPEG frames, for fast storage and many machines",
+    )
+    return parser
+
+
+def _shard_parser() -> Parser:
+    parser = Parser(
+        description="Pack videos into tar files of JPEG frames. Training reads them without decoding video: give the "
+        "folder as --data. Run again, it adds what is new. Broken videos are named; the exit status is 1 only when "
+        "none can be read.",
+    )
+    parser.add_argument("paths", nargs="+", metavar="PATH", help=_PATHS_HELP)
+    parser.add_argument("--out", metavar="DIR", help="the folder for the shards (required)")
+    parser.add_argument(
+        "--short-side",
+        type=int,
+        default=288,
+        metavar="PX",
+        help="reduce larger frames to this; 0 keeps (default: 288)",
+    )
+    parser.add_argument("--quality", type=int, default=95, help="of the JPEG files, 1 to 100 (default: 95)")
+    parser.add_argument(
+        "--shard-mb", type=int, default=1024, metavar="MIB", help="size of a shard (default: 1024)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 
 def _check_parser() -> Parser:
     parser = Parser(
-        description="Open every video and say which are broken, and why. Exit status 1 when one is broken or damaged.",
+        description="Open every video and say which are broken, and why. Exit status 1 when one is broken or damaged. "
+        "With the name of a benchmark: open every file of its folder and say what is missing or odd. Exit status 1 "
+        "when a sequence cannot be evaluated.",
     )
-    parser.add_argument("paths", nargs="+", metavar="PATH", help=_PATHS_HELP)
+    parser.add_argument(
+        "paths", nargs="+", metavar="PATH | BENCHMARK", help=f"{_PATHS_HELP}; or one of {', '.join(READERS)}"
+    )
+    parser.add_argument(
+        "--root",
+        metavar="DIR",
+        help="folder of the benchmark; default: looked for in the folder that the variable RETRACE_DATA names",
+    )
+    parser.add_argument("--split", metavar="NAME", help="part of the benchmark, such as val or train")
     parser.add_argument("--thorough", action="store_true", help=_THOROUGH_HELP)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
@@ -69,6 +114,10 @@ def _index_parser() -> Parser:
 def run(args: Namespace) -> int:
     """Do the chosen job, print the result, return the exit status."""
     job = args[args.job]
+    if args.job == "check" and _is_benchmark(job):
+        return _check_benchmark(job)
+    if args.job == "shard":
+        return _run_shard(job)
     if args.job == "check":
         found = data.check(job.paths, thorough=job.thorough, progress=_bar)
     else:
@@ -82,6 +131,77 @@ def run(args: Namespace) -> int:
     if args.job == "check":
         return 1 if found.broken or found.damaged else 0
     return 0 if found.videos else 1
+
+
+def _is_benchmark(job: Namespace) -> bool:
+    """Whether a benchmark is meant: --root or --split say so, or a name that is no path here."""
+    name = job.paths[0]
+    if job.root is not None or job.split is not None:
+        if len(job.paths) > 1:
+            raise UsageError(
+                f"--root and --split belong to one benchmark; {len(job.paths)} words were given."
+            )
+        return True
+    return len(job.paths) == 1 and name in READERS and not Path(name).exists()
+
+
+def _check_benchmark(job: Namespace) -> int:
+    found = data.check_benchmark(
+        job.paths[0], job.root, split=job.split, thorough=job.thorough, progress=_sequence_bar
+    )
+    excluded = {problem.sequence for problem in found.problems if problem.excluded}
+    frames = sum(sequence.num_frames for sequence in found.sequences)
+    annotated = sum(len(sequence.annotated) for sequence in found.sequences)
+    if job.json:
+        content = {
+            "benchmark": found.name,
+            "root": str(found.root),
+            "split": found.split,
+            "sequences": [sequence.name for sequence in found.sequences],
+            "listed": found.num_listed,
+            "frames": frames,
+            "annotated": annotated,
+            "problems": [asdict(problem) for problem in found.problems],
+        }
+        print(json.dumps(content, indent=2, ensure_ascii=False))
+        return 1 if excluded else 0
+    for problem in found.problems:
+        kind = "excluded" if problem.excluded else "odd"
+        print(f"{kind}: {f'{problem.sequence}: ' if problem.sequence else ''}{problem.sentence}")
+    odd = sum(not problem.excluded for problem in found.problems)
+    print(
+        f"{found.name} ({found.split}) in {found.root}: {len(found.sequences)} of "
+        f"{_count(found.num_listed, 'sequence')} can be evaluated ({_count(frames, 'frame')}, {annotated:,} "
+        f"annotated); {_count(odd, 'oddity', 'oddities')}."
+    )
+    return 1 if excluded else 0
+
+
+def _sequence_bar(sequences: Iterable[Sequence[Any]]) -> Iterable[Sequence[Any]]:
+    return tqdm(sequences, unit="sequence", file=sys.stderr, dynamic_ncols=True, disable=None, leave=False)
+
+
+def _run_shard(job: Namespace) -> int:
+    if job.out is None:
+        raise UsageError("The shards need a folder. Give --out DIR.")
+    report = data.shard(
+        job.paths,
+        job.out,
+        short_side=job.short_side or None,
+        quality=job.quality,
+        shard_mb=job.shard_mb,
+        progress=_bar,
+    )
+    if job.json:
+        print(json.dumps(asdict(report), indent=2, ensure_ascii=False))
+        return 0
+    for path, reason in report.failures:
+        print(f"broken or damaged: {reason}" if path in reason else f"broken or damaged: {path}: {reason}")
+    before = f"; {_count(report.kept, 'video')} were there before" if report.kept else ""
+    print(
+        f"{_count(report.videos, 'video')} in {_count(len(report.shards), 'shard')} of {report.out}{before}."
+    )
+    return 0
 
 
 def _bar(paths: Iterable[Path]) -> Iterable[Path]:
@@ -113,8 +233,8 @@ def _as_dict(found: Index) -> dict[str, object]:
     }
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+def _count(number: int, what: str, several: str | None = None) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {several or what + 's'}"
 
 
 def _duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
-from retrace.cli.parsing import Parser
+from retrace.cli.parsing import MODEL_HELP, Parser
 
 if TYPE_CHECKING:
     from retrace.verbs.demo import DemoReport
@@ -29,7 +29,8 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--model",
         default="default",
-        help="default, random:resnet18, lab-patches, or the path of a checkpoint (default: %(default)s)",
+        metavar="NAME|FILE",
+        help=f"{MODEL_HELP} (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, help="of the scene; another number is another video")
     parser.add_argument("--frames", type=int, default=90, help="length of the video (default: %(default)s)")

@@ -16,9 +16,11 @@ from retrace.errors import RetraceError, UsageError
 VERBS: dict[str, str] = {
     "demo": "make a short video, carry a label through it, and show how well that went",
     "propagate": "carry the label of one frame to all the other frames of a video",
+    "track": "follow boxes through a video",
+    "evaluate": "score an encoder on a benchmark as its official tool does",
     "train": "learn an encoder from unlabelled video",
-    "data": "check and index footage before training on it",
-    "weights": "list the encoders that ship with Retrace, look into a checkpoint file",
+    "data": "check, index and pack footage before training on it, check benchmarks",
+    "weights": "list the encoders that ship with Retrace, look into a checkpoint, convert a published one",
     "visualize": "draw affinities of two frames, PCA of features, training curves",
 }
 
@@ -39,6 +41,7 @@ verbs:
 start here:
   retrace demo                                              see it work, on a video it makes itself
   retrace propagate clip.mp4 --labels frame0.png --out out  your own video, with the encoder that ships
+  retrace track clip.mp4 --box 120,80,64,48 --out out       a box instead of a mask
   retrace train --help                                      your own encoder, from your own footage
 
 options:

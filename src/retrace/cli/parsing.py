@@ -6,6 +6,11 @@ import jsonargparse
 
 from retrace.errors import UsageError, one_line
 
+MODEL_HELP = (
+    "'default' ships with Retrace; a checkpoint, ours or a published one; random:resnet18; lab-patches; timm:NAME; "
+    "transformers:NAME; module:function; options follow behind commas, as FILE,cut=layer2,stride=4: docs/weights.md"
+)
+
 
 class Parser(jsonargparse.ArgumentParser):
     """jsonargparse's parser without the page of usage before an error."""

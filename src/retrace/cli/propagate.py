@@ -1,16 +1,15 @@
 """`retrace propagate VIDEO --labels L --out DIR`."""
 
-import json
-import sys
-from pathlib import Path
 from typing import Any, get_args
 
 from jsonargparse import Namespace
-from tqdm import tqdm
 
-from retrace.cli.parsing import Parser
+from retrace.cli.labelled_run import add_output_flags, follow
+from retrace.cli.parsing import MODEL_HELP, Parser
 from retrace.errors import UsageError
 from retrace.formats.labels import Kind
+from retrace.propagation.baselines import BASELINES
+from retrace.propagation.codecs import KEYPOINT_DIALECTS
 from retrace.propagation.protocols import PROTOCOLS
 from retrace.verbs.propagate import DTYPES, Knobs, propagate
 
@@ -38,12 +37,6 @@ def build_parser() -> Parser:
         help="labels of frame 0, or a folder of masks of several frames",
     )
     add(
-        "--out",
-        required=True,
-        metavar="DIR",
-        help="folder for the results; a new or empty one, or one of this run",
-    )
-    add(
         "--kind",
         default="auto",
         choices=["auto", *get_args(Kind)],
@@ -53,7 +46,7 @@ def build_parser() -> Parser:
         "--model",
         default="default",
         metavar="NAME|FILE",
-        help="'default' ships with Retrace; or a checkpoint",
+        help=f"{MODEL_HELP}; or a baseline without an encoder: {', '.join(BASELINES)}",
     )
     add(
         "--adapt",
@@ -66,15 +59,14 @@ def build_parser() -> Parser:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     add("--dtype", default="float32", choices=list(DTYPES), help="of features and affinities")
     add("--seed", type=int, default=0, help="of the adaptation")
-    add(
-        "--overwrite",
-        action="store_true",
-        help="replace results of another run in DIR, or redo a finished one",
-    )
-    add("--no-overlay", action="store_true", help="do not write overlay.mp4")
-    add("--quiet", action="store_true", help="no progress bar")
-    add("--json", action="store_true", help="print the summary as JSON")
+    add_output_flags(parser)
 
+    add_protocol_flags(parser)
+    return parser
+
+
+def add_protocol_flags(parser: Parser) -> None:
+    """Published settings by name, and every knob of them."""
     knobs = parser.add_argument_group(
         "protocol",
         "published settings by name, and single settings on top of them (default: as the protocol says)",
@@ -97,7 +89,14 @@ def build_parser() -> Parser:
     knob("--recent", choices=["repeated", "available", "without_first"], help="context before M frames exist")
     knob("--add-first", type=bool, metavar="BOOL", help="always read from the labelled frame too")
     knob("--window-first", type=bool, metavar="BOOL", help="the window holds for that frame as well")
+    knob("--reread-first", type=bool, metavar="BOOL", help="the labelled frame reads from itself first")
     knob("--normalise-features", type=bool, metavar="BOOL", help="compare directions only")
+    knob(
+        "--whiten",
+        type=float,
+        metavar="POWER",
+        help="level out the directions of the labelled frame's features: 0 only centres, 1 fully",
+    )
     knob(
         "--feed-back",
         choices=["soft", "minmax"],
@@ -109,13 +108,24 @@ def build_parser() -> Parser:
         help="stretch each class over the frame before the argmax, or not",
     )
     knob("--label-seed", choices=["area", "bilinear", "nearest"], help="how a mask reaches the grid")
-    return parser
+    knob("--seed-at", choices=["frame", "network"], help="the size a mask has when it goes down to the grid")
+    knob("--read-at", choices=["frame", "network"], help="the size a mask has when it is read")
+    knob("--min-pixels", type=int, metavar="N", help="objects that cover fewer are not followed")
+    knob("--keypoints", choices=KEYPOINT_DIALECTS, help="how keypoints are drawn and read")
+
+
+def knobs_of(args: Namespace) -> dict[str, Any]:
+    """What was given for the flags of `add_protocol_flags`, one entry per key of Knobs.
+
+    Errors: UsageError for a size that is none.
+    """
+    knobs: dict[str, Any] = {name: getattr(args, name) for name in Knobs.__annotations__}
+    knobs["size"] = parse_size(args.size)
+    return knobs
 
 
 def run(args: Namespace) -> int:
     """Propagate, print the summary; returns the exit status."""
-    knobs: dict[str, Any] = {name: getattr(args, name) for name in Knobs.__annotations__}
-    knobs["size"] = parse_size(args.size)
     result = propagate(
         args.video,
         args.labels,
@@ -130,18 +140,9 @@ def run(args: Namespace) -> int:
         device=args.device,
         dtype=args.dtype,
         seed=args.seed,
-        **knobs,  # one entry per key of Knobs, types checked by the parser
+        **knobs_of(args),
     )
-    if result.finished is not None:
-        print(f"{args.out} holds this very run, finished. Redo it with --overwrite.", file=sys.stderr)
-        head = {key: value for key, value in result.finished.items() if key != "frames"}
-        print(json.dumps(head, indent=1) if args.json else _text(head, Path(args.out)))
-        return _status(head)
-    total = None if result.video.num_frames is None else len(result)
-    with tqdm(total=total, unit="frame", disable=args.quiet, file=sys.stderr, dynamic_ncols=True) as bar:
-        summary = result.run(lambda _: _advance(bar))
-    print(json.dumps(summary, indent=1) if args.json else _text(summary, Path(args.out)))
-    return _status(summary)
+    return follow(result, args)
 
 
 def parse_size(text: str | None) -> int | tuple[int, int] | None:
@@ -157,40 +158,3 @@ def parse_size(text: str | None) -> int | tuple[int, int] | None:
             f"--size {text!r} is not understood. Give a short side (480) or height x width (320x480)."
         )
     return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
-
-
-def _advance(bar: Any) -> None:
-    bar.update(1)
-
-
-def _status(summary: dict[str, Any]) -> int:
-    """1 for a video that broke in the middle: what came before the break is there, the job is not done."""
-    return 1 if summary["video"]["damage"] else 0
-
-
-def _text(summary: dict[str, Any], out: Path) -> str:
-    """The summary for reading."""
-    seconds = summary["seconds"]
-    stages = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items() if name != "total")
-    rows = [
-        ("frames", f"{summary['frames_done']} in {seconds['total']:.1f} s ({stages})"),
-        ("labels", f"{summary['labels']['kind']}: {', '.join(summary['labels']['names'][:12])}"),
-        ("model", summary["model"]["name"]),
-        ("protocol", summary["protocol"]["name"]),
-    ]
-    doubts = [
-        f"{one['name']} in frame {one['frame']} ({one['confidence']:.2f})"
-        for one in summary.get("least_sure", [])[:3]
-    ]
-    if doubts:
-        rows.append(("least sure", f"{', '.join(doubts)}; to correct, label such a frame too and run again"))
-    if summary["video"]["damage"]:
-        rows.append(("damage", summary["video"]["damage"]))
-    if "void_pixels" in summary["labels"]:
-        rows.append(
-            ("void", f"{summary['labels']['void_pixels']} label pixels of value 255 were taken as background")
-        )
-    for name in ("masks", "textures", "keypoints.json", "boxes.json", "overlay.mp4", "result.json"):
-        if (out / name).exists():
-            rows.append((name, str(out / name)))
-    return "\n".join(f"{label:<14} {value}" for label, value in rows)

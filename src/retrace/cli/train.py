@@ -9,6 +9,7 @@ from typing import Any
 
 from retrace import recipes
 from retrace.errors import UsageError
+from retrace.training.config import check
 from retrace.verbs.train import RecipeParser, TrainReport, config_of, train
 
 SUMMARY = "learn an encoder from unlabelled video"
@@ -17,6 +18,7 @@ EPILOG = """
 examples:
   retrace train --list
   retrace train stfc3-laptop --out runs/first
+  retrace train stfc3-kinetics --data kinetics/train --devices 8 --out runs/stfc3
   retrace train stfc3-laptop --data my_videos --steps 5000 --optimizer.lr 5e-4 --out runs/mine
 Ctrl-C finishes the step and saves; the same command continues, to the same weights as if nothing had happened.
 """
@@ -56,6 +58,12 @@ def run(args: Any) -> int:
     name = recipes.find(args.recipe).stem
     if not config.out:
         config = dataclasses.replace(config, out=f"runs/{name}")
+    from retrace.training.processes import launch, place
+
+    here = place()
+    if config.devices > 1 and here.world == 1:
+        check(config)
+        return launch([sys.executable, "-m", "retrace.cli.main", *sys.argv[1:]], config.devices)
     report = train(
         config,
         recipe=name,
@@ -63,6 +71,8 @@ def run(args: Any) -> int:
         measure_loader=args.measure_loader,
         progress=not args.quiet,
     )
+    if here.rank > 0:
+        return 130 if report.interrupted else 0
     print(json.dumps(dataclasses.asdict(report), indent=2) if args.json else _text(report))
     if report.interrupted:
         again = shlex.join(word for word in sys.argv[1:] if word != "--overwrite")

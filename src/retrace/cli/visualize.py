@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from retrace.cli.parsing import Parser
+from retrace.cli.parsing import MODEL_HELP, Parser
 from retrace.errors import UsageError
 
 SUMMARY = "draw affinities of two frames, PCA of features, training curves"
@@ -80,7 +80,8 @@ def _add_model(parser: Parser, *, short_side: int) -> None:
     parser.add_argument(
         "--model",
         default="default",
-        help="default, random:resnet18, lab-patches, or the path of a checkpoint (default: %(default)s)",
+        metavar="NAME|FILE",
+        help=f"{MODEL_HELP} (default: %(default)s)",
     )
     parser.add_argument(
         "--short-side",

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from retrace.errors import RetraceError
-from retrace.files import atomic_path
+from retrace.files import atomic_path, open_image
 
 VOID = 255
 """Value that DAVIS uses for pixels that are not scored."""
@@ -123,31 +123,6 @@ def write_mask(path: str | Path, ids: NDArray[np.integer]) -> None:
     image.putpalette(davis_palette().tobytes())
     with atomic_path(path) as temporary:
         image.save(temporary, format="PNG", compress_level=4)
-
-
-def open_image(path: Path, what: str) -> Image.Image:
-    """Open and fully decode an image file that a person named as their `what` ("mask", "texture").
-
-    Errors: RetraceError when it is missing, a folder, not an image, or damaged.
-    """
-    if not path.exists():
-        raise RetraceError(f"There is no {what} file {path}. Check the path.")
-    if path.is_dir():
-        raise RetraceError(f"{path} is a folder, not a {what} file. Name one image in it.")
-    try:
-        image = Image.open(path)
-        image.load()
-    except UnidentifiedImageError as error:
-        raise RetraceError(f"{path} is not an image that can be read as a {what}. Save it as PNG.") from error
-    except Image.DecompressionBombError as error:
-        raise RetraceError(
-            f"{path} is too large for a {what} ({error}). Give it the size of the frame."
-        ) from error
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's decoders raise all three on damaged data
-        raise RetraceError(
-            f"{path} is damaged and cannot be read as a {what} ({error}). Export it again."
-        ) from error
-    return image
 
 
 def _check_size(name: str, given: tuple[int, int], size: tuple[int, int] | None) -> None:

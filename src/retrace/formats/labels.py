@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from retrace.errors import RetraceError, UsageError
+from retrace.files import open_image
 from retrace.formats.boxes import Boxes, boxes_from_object, read_boxes
-from retrace.formats.davis_png import Mask, mask_from_array, open_image, read_mask
+from retrace.formats.davis_png import Mask, mask_from_array, read_mask
 from retrace.formats.keypoints import Keypoints, keypoints_from_object, read_keypoints
 from retrace.formats.tables import read_json
 from retrace.formats.textures import Texture, read_texture, texture_from_array

@@ -38,8 +38,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
     Errors: RetraceError when columns are missing, a row is short, or there is no row.
     """
-    lines = _read_text(path, "label").splitlines()
-    reader = csv.reader(lines)
+    reader = csv.reader(read_lines(path, "label"))
     header = [cell.strip().lower() for cell in next(reader, [])]
     missing = [c for c in columns if c not in header]
     if missing:
@@ -61,6 +60,14 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     if not rows:
         raise RetraceError(f"{path} has a header but no rows. Label at least one frame.")
     return rows
+
+
+def read_lines(path: Path, what: str) -> list[str]:
+    """The lines of a text file that a person named as their `what`.
+
+    Errors: RetraceError when it is missing, no text, or cannot be read.
+    """
+    return _read_text(path, what).splitlines()
 
 
 def number(value: Any, where: str) -> float:

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from retrace.errors import RetraceError
-from retrace.files import atomic_path
-from retrace.formats.davis_png import open_image
+from retrace.files import atomic_path, open_image
 
 
 @dataclass(frozen=True)

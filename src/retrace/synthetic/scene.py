@@ -80,7 +80,7 @@ def render(
         keypoints,
         visible,
         owners.to(place),
-        _boxes(masks, world.num_objects),
+        mask_boxes(masks, world.num_objects),
         flow,
         occluded,
     )
@@ -178,8 +178,8 @@ def _flow(world: World, shown: list[Tensor]) -> tuple[Tensor, Tensor]:
     return flow, occluded
 
 
-def _boxes(masks: Tensor, num_objects: int) -> Tensor:
-    """(T, N, 4) edges of every mask, nan where an object does not show."""
+def mask_boxes(masks: Tensor, num_objects: int) -> Tensor:
+    """Edges of masks (T, H, W) of the objects 1 .. N: (T, N, 4) x0, y0, x1, y1, nan where an object does not show."""
     boxes = torch.full((len(masks), num_objects, 4), float("nan"), device=masks.device)
     for number in range(1, num_objects + 1):
         present = masks == number

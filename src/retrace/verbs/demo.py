@@ -12,16 +12,18 @@ from numpy.typing import NDArray
 from retrace.devices import choose_device
 from retrace.encoders import Model, load
 from retrace.errors import UsageError
-from retrace.files import atomic_path
+from retrace.files import atomic_path, check_owner
 from retrace.formats.davis_png import write_mask
 from retrace.propagation.codecs import FrameLabels
 from retrace.synthetic import SceneConfig, render
-from retrace.verbs.propagate import FrameResult, propagate
+from retrace.verbs.labelled_run import FrameResult
+from retrace.verbs.propagate import propagate
 from retrace.video.encode import VideoWriter
 from retrace.viz.curves import Panel, curves_figure
 from retrace.viz.figure import save_figure
 from retrace.viz.overlay import Overlay, colour_of
 
+REPORT = "report.json"
 SEED = 30  # three objects that stay in view and touch; one has limbs that bend
 HEIGHT, WIDTH = 272, 480
 FPS = 24.0
@@ -73,7 +75,7 @@ def demo(
         progress: called with (stage, done, of how many).
 
     Errors: UsageError for fewer than two frames or a scene whose first frame is empty; RetraceError when something
-        cannot be written.
+        cannot be written, or `out` holds what no demonstration wrote.
     """
     if frames < 2:
         raise UsageError(f"A video of {frames} frames shows nothing; give at least 2.")
@@ -83,6 +85,7 @@ def demo(
     loaded = model if isinstance(model, Model) else load(model)
     tell = progress or (lambda stage, done, total: None)
     out = Path(out)
+    check_owner(out, lambda names: REPORT in names, "demo")
     start = time.perf_counter()
 
     tell("making a video", 0, 1)
@@ -91,6 +94,8 @@ def demo(
     objects = [int(i) for i in np.unique(truth[0]) if i != 0]
     if not objects:
         raise UsageError(f"The scene of seed {seed} shows no object in its first frame; give another --seed.")
+    with atomic_path(out / REPORT) as temporary:  # signs the folder, should this be interrupted
+        temporary.write_text(json.dumps({"seed": seed, "status": "unfinished"}) + "\n")
     video, label = out / "video.mp4", out / "frame0.png"
     with VideoWriter(video, height=HEIGHT, width=WIDTH, fps=FPS) as writer:
         for image in scene.frames.cpu():
@@ -154,7 +159,7 @@ def demo(
             "total": time.perf_counter() - start,
         },
     )
-    with atomic_path(out / "report.json") as temporary:
+    with atomic_path(out / REPORT) as temporary:
         temporary.write_text(json.dumps({**asdict(report), "seed": seed}, indent=2) + "\n")
     return report
 

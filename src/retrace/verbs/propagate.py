@@ -1,11 +1,8 @@
 """Carry the labels of one frame (or of a few) through a video: the library function behind `retrace propagate`."""
 
 import json
-import logging
-import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, cast
@@ -25,13 +22,13 @@ from retrace.formats.davis_png import Mask
 from retrace.formats.keypoints import Keypoints
 from retrace.formats.labels import Kind, Label, LabelSet, read_labels
 from retrace.formats.textures import Texture
-from retrace.propagation.codecs import BoxCodec, FrameLabels, Geometry, KeypointCodec, MaskCodec, TextureCodec
+from retrace.propagation.baselines import BASELINES, stand_in
+from retrace.propagation.codecs import BoxCodec, FrameLabels, Geometry, TextureCodec
 from retrace.propagation.engine import Propagator, resize_image
 from retrace.propagation.protocols import PROTOCOLS, Protocol
-from retrace.verbs.propagate_output import ResultWriter, RunFolder, ahead, video_identity
+from retrace.verbs.labelled_run import FrameResult, LabelledRun, filled, sureness
+from retrace.verbs.output import RunFolder, video_identity
 from retrace.video.decode import Frame, VideoReader, open_video
-
-log = logging.getLogger(__name__)
 
 DEFAULT_SHORT_SIDE = 480
 """Without a named protocol, larger videos are worked on at this short side, pixels; smaller ones at their own size."""
@@ -50,6 +47,7 @@ class Knobs(TypedDict, total=False):
     recent: str | None
     add_first: bool | None
     window_first: bool | None
+    reread_first: bool | None
     temperature: float | None
     top_k: int | None
     shape: str | None
@@ -58,51 +56,15 @@ class Knobs(TypedDict, total=False):
     softmax: str | None
     keep_ties: bool | None
     normalise_features: bool | None
+    whiten: float | None
     feed_back: str | None
     output: str | None
     label_seed: str | None
+    seed_at: str | None
+    read_at: str | None
+    min_pixels: int | None
+    keypoints: str | None
     size: int | tuple[int, int] | None
-
-
-@dataclass(frozen=True)
-class FrameResult:
-    """One frame with its labels.
-
-    Attributes:
-        index: frame number from 0.
-        name: file stem in a frame folder, "%05d" in a video.
-        time: seconds since the first frame.
-        image: (H, W, 3) uint8 RGB.
-        masks: (H, W) uint8 object ids, for masks and parts.
-        keypoints: (K, 2) float32 pixels in the order of `Propagation.names`, NaN when not found.
-        boxes: (N, 4) float32 pixels x, y, w, h in the order of `Propagation.names`, NaN when lost.
-        texture: (H, W, 4) uint8 RGBA.
-        confidence: name (object id as text, keypoint, box, "texture") -> [0, 1]; 1 where the person labelled,
-            0 when lost.
-        labelled: the person labelled this frame.
-    """
-
-    index: int
-    name: str
-    time: float
-    image: NDArray[np.uint8]
-    masks: NDArray[np.uint8] | None
-    keypoints: NDArray[np.float32] | None
-    boxes: NDArray[np.float32] | None
-    texture: NDArray[np.uint8] | None
-    confidence: dict[str, float]
-    labelled: bool
-
-
-@dataclass
-class _Clock:
-    """Seconds per stage."""
-
-    decode: float = 0.0
-    encode: float = 0.0
-    readout: float = 0.0
-    labels: float = 0.0
-    total: float = 0.0
 
 
 @dataclass
@@ -117,23 +79,17 @@ class _Task:
     partial: bool = field(default=False)
 
 
-class Propagation:
-    """Frames with their labels, computed while they are iterated over; memory does not grow with the video.
-
-    Every iteration starts again at the first labelled frame. With `out`, iterating also writes the folder;
-    leaving the loop early leaves whole files and a `result.json` with status "partial". `run()` iterates for you.
+class Propagation(LabelledRun):
+    """Frames with their labels carried by the readout; see LabelledRun for how it runs and what it holds.
 
     Attributes:
         kind: "mask", "parts", "keypoints", "boxes" or "texture".
         names: of objects (ids as text), keypoints or boxes.
-        skeleton: pairs of keypoint positions.
-        video: the open VideoReader (path, height, width, fps, num_frames).
-        labels: the LabelSet.
         model: the encoder.
         protocol: with all knobs applied.
-        finished: content of `result.json` when `out` already holds this very run; nothing is written again.
-        summary: after an iteration, the head of `result.json`: versions, protocol, timings, status, damage.
     """
+
+    stages: tuple[str, ...] = ("decode", "encode", "readout", "labels")
 
     def __init__(
         self,
@@ -148,202 +104,133 @@ class Propagation:
         tile: tuple[int, int] | None,
     ) -> None:
         """Use `propagate`."""
-        self.video = video
-        self.labels = labels
-        self.model = model
         self.protocol = protocol
-        self.kind: Kind = labels.kind
-        self.summary: dict[str, Any] = {}
-        self._settings = dict(settings)
-        self._doubts: dict[str, tuple[float, int]] = {}  # name -> lowest confidence, frame
-        self._folder = folder
-        self._overlay = overlay
-        self.finished = folder.finished if folder is not None else None
         self._engine = Propagator(
             model, protocol, device=settings["device"], dtype=DTYPES[settings["dtype"]], tile=tile
         )
         frame = (video.height, video.width)
-        network = tuple(resize_image(torch.empty(3, *frame, dtype=torch.uint8), protocol.size).shape[1:])
-        geometry = Geometry(frame, cast(tuple[int, int], network), self._engine.grid(*network), model.stride)
+        resized = resize_image(torch.empty(3, *frame, dtype=torch.uint8), protocol.size)
+        network = (resized.shape[1], resized.shape[2])
+        padding = model.padding(*network)
+        geometry = Geometry(frame, network, self._engine.grid(*network), model.stride, model.origin, padding)
         self._task = _task(labels, geometry, protocol)
-        self.names = self._task.names
-        self.skeleton = self._task.skeleton
+        super().__init__(
+            video,
+            labels,
+            model,
+            names=self._task.names,
+            skeleton=self._task.skeleton,
+            settings={
+                "protocol": asdict(protocol),
+                **({"padding": dict(zip(("bottom", "right"), padding, strict=True))} if any(padding) else {}),
+                **settings,
+            },
+            folder=folder,
+            overlay=overlay,
+        )
 
-    def __len__(self) -> int:
-        """Frames that will be given, as far as the container announces it."""
-        if self.video.num_frames is None:
-            raise TypeError(f"{self.video.path} does not say how many frames it has")
-        return max(0, self.video.num_frames - self.labels.first)
-
-    def __iter__(self) -> Iterator[FrameResult]:
-        """Frames from the first labelled one on.
-
-        Errors: RetraceError when a labelled frame never came, or a file cannot be written.
-        """
-        writer = self._writer()
-        clock = _Clock()
-        self._doubts = {}
-        start = time.perf_counter()
-        count = 0
-        status, trouble = "partial", None
-        try:
-            for result in self._frames(clock):
-                if writer is not None:
-                    writer.write(result)
-                count += 1
-                for name, confidence in result.confidence.items():
-                    if confidence < self._doubts.get(name, (2.0, 0))[0]:
-                        self._doubts[name] = (confidence, result.index)
-                yield result
-            status = "complete"
-        except RetraceError as error:
-            trouble = str(error)
-            raise
-        finally:
-            clock.total = time.perf_counter() - start
-            self._finish(writer, clock, count, status, trouble)
-
-    def run(self, progress: Callable[[FrameResult], None] | None = None) -> dict[str, Any]:
-        """Iterate over everything and return the summary (the head of `result.json`).
-
-        Args:
-            progress: called with every frame.
-
-        Errors: RetraceError as iteration.
-        """
-        with closing(cast(Any, iter(self))) as frames:
-            for frame in frames:
-                if progress is not None:
-                    progress(frame)
-        return self.summary
-
-    def _frames(self, clock: _Clock) -> Iterator[FrameResult]:
-        pending = dict(self.labels.frames)
-        started = False
-        with closing(cast(Any, ahead(iter(self.video)))) as frames:
-            for frame, seconds in frames:
-                clock.decode += seconds
-                label = pending.pop(frame.index, None)
-                if label is None and not started:
-                    continue  # before the first labelled frame there is nothing to carry
-                started = True
-                yield self._one(frame, label, clock)
-        if self.video.damage is not None:
-            log.warning("%s", self.video.damage)
-        if not started or (pending and self.video.damage is None):
-            missing = next(iter(pending))
-            broken = f" {self.video.damage}" if self.video.damage else ""
-            raise RetraceError(
-                f"{self.labels.source} labels frame {missing}, but the video ended before it.{broken} "
-                "Give the labels of this video."
-            )
-
-    def _one(self, frame: Frame, label: Label | None, clock: _Clock) -> FrameResult:
+    def _one(self, frame: Frame, label: Label | None, clock: dict[str, float]) -> FrameResult:
         start = time.perf_counter()
         image = torch.from_numpy(np.ascontiguousarray(frame.image)).permute(2, 0, 1)  # (3, H, W)
         nodes = self._engine.encode(resize_image(image, self.protocol.size))
         self._wait()
         encoded = time.perf_counter()
-        clock.encode += encoded - start
+        clock["encode"] += encoded - start
         step = None
         if label is None or (self._task.partial and frame.index != self.labels.first):
             step = self._engine.step(nodes)
             self._wait()
         read = time.perf_counter()
-        clock.readout += read - encoded
+        clock["readout"] += read - encoded
         arrived = None if step is None else self._task.decode(step.labels, step.confidence)
         if label is not None:
             self._engine.seed(nodes, self._task.encode(label, None if step is None else step.labels))
             arrived = self._task.given(label, arrived)
-        clock.labels += time.perf_counter() - read
+        clock["labels"] += time.perf_counter() - read
         assert arrived is not None
-        return FrameResult(
-            frame.index,
-            frame.name,
-            frame.time,
-            frame.image,
-            arrived.masks,
-            arrived.keypoints,
-            arrived.boxes,
-            arrived.texture,
-            arrived.confidence,
-            label is not None,
-        )
+        return _result(frame, arrived, label)
 
     def _wait(self) -> None:
         """Let the GPU finish, so that the clock measures the right stage."""
         if self._engine.device.type == "cuda":
             torch.cuda.synchronize(self._engine.device)
 
-    def _writer(self) -> ResultWriter | None:
-        if self._folder is None or self.finished is not None:
-            return None
-        self._folder.begin()
-        return ResultWriter(
-            self._folder.path,
-            kind=self.kind,
-            names=self.names,
-            skeleton=self.skeleton,
-            size=(self.video.height, self.video.width),
-            fps=self.video.fps,
-            overlay=self._overlay,
+
+class BaselinePropagation(Propagation):
+    """Frames with their labels carried by a baseline: no encoder, no protocol, frames at their own size."""
+
+    stages = ("decode", "carry")
+
+    def __init__(
+        self,
+        video: VideoReader,
+        labels: LabelSet,
+        model: Model,
+        protocol: Protocol,
+        *,
+        settings: Mapping[str, Any],
+        folder: RunFolder | None,
+        overlay: bool,
+        tile: tuple[int, int] | None,
+    ) -> None:
+        """Use `propagate`."""
+        self.protocol = protocol
+        frame = (video.height, video.width)
+        self._task = _task(labels, Geometry(frame, frame, frame, 1), protocol)
+        LabelledRun.__init__(
+            self,
+            video,
+            labels,
+            model,
+            names=self._task.names,
+            skeleton=self._task.skeleton,
+            settings={"protocol": {"name": "none"}, **settings},
+            folder=folder,
+            overlay=overlay,
         )
 
-    def _finish(
-        self, writer: ResultWriter | None, clock: _Clock, count: int, status: str, trouble: str | None
-    ) -> None:
-        def head() -> dict[str, Any]:
-            seconds = {key: round(value, 4) for key, value in asdict(clock).items()}
-            if writer is not None:
-                seconds |= {key: round(value, 4) for key, value in writer.seconds.items()}
-            speed = round(count / clock.total, 3) if clock.total > 0 else None
-            return {
-                "status": status,
-                **({"error": trouble} if trouble else {}),
-                "retrace": __version__,
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "video": {
-                    "path": str(self.video.path),
-                    "width": self.video.width,
-                    "height": self.video.height,
-                    "fps": self.video.fps,
-                    "damage": self.video.damage,
-                },
-                "labels": {
-                    "kind": self.kind,
-                    "source": self.labels.source,
-                    "sha256": self.labels.sha256,
-                    "labelled_frames": list(self.labels.frames),
-                    "names": self.names,
-                    **_label_notes(self.labels),
-                },
-                "model": {"name": self.model.name, "sha256": self.model.sha256, "stride": self.model.stride},
-                "protocol": asdict(self.protocol),
-                **self._settings,
-                "frames_done": count,
-                "least_sure": [
-                    {"name": name, "frame": frame, "confidence": round(confidence, 4)}
-                    for name, (confidence, frame) in sorted(self._doubts.items(), key=lambda item: item[1])
-                ],
-                "frames_per_second": speed,
-                "seconds": seconds,
-            }
+    def _one(self, frame: Frame, label: Label | None, clock: dict[str, float]) -> FrameResult:
+        begin = time.perf_counter()
+        image = np.ascontiguousarray(frame.image)
+        first = label is not None and frame.index == self.labels.first
+        if first:
+            self._carrier = BASELINES[self.model.name]()
+        arrived = None
+        if label is None or (self._task.partial and not first):
+            arrived = self._sure(self._carrier.step(image))
+        if label is not None:
+            arrived = self._task.given(label, arrived)
+            self._carrier.start(image, arrived)
+        clock["carry"] += time.perf_counter() - begin
+        assert arrived is not None
+        return _result(frame, arrived, label)
 
-        try:
-            if writer is not None:
-                if count:
-                    writer.finish(head)
-                else:
-                    writer.abandon()
-        finally:
-            self.summary = head()
-            if self._folder is not None and writer is not None:
-                if count == 0:
-                    self._folder.discard()
-                self._folder.release()
-                if status == "complete":
-                    self.finished = self.summary
+    def _sure(self, carried: FrameLabels) -> FrameLabels:
+        """A baseline does not doubt: 1 for what is there, 0 for what is not."""
+        if carried.masks is not None:
+            there = np.isin([int(name) for name in self.names], carried.masks)
+        elif carried.texture is not None:
+            there = np.array([carried.texture[..., 3].any()])
+        else:
+            places = carried.keypoints if carried.keypoints is not None else carried.boxes
+            assert places is not None
+            there = np.isfinite(places[:, 0])
+        return replace(carried, confidence=dict(zip(self.names, there.astype(float).tolist(), strict=True)))
+
+
+def _result(frame: Frame, labels: FrameLabels, given: Label | None) -> FrameResult:
+    return FrameResult(
+        frame.index,
+        frame.name,
+        frame.time,
+        frame.image,
+        labels.masks,
+        labels.keypoints,
+        labels.boxes,
+        labels.texture,
+        labels.confidence,
+        given is not None,
+    )
 
 
 def propagate(
@@ -375,7 +262,9 @@ def propagate(
             named like the frames they label; an array or dict of the same (see `formats.labels.read_labels`). A later
             labelled frame corrects: from there on its labels are carried. Frames before the first labelled one
             are left out.
-        model: "default", the path of a checkpoint, or a Model.
+        model: what `retrace.load` takes (a name, a checkpoint, with options behind commas), or a Model; or a baseline
+            that carries labels without an encoder and reads nothing of the protocol: "copy", "flow:dis",
+            "flow:farneback".
         kind: what the labels are, "auto" tells by the file.
         protocol: name of published settings (`retrace.PROTOCOLS`), a Protocol, or None for the default.
         out: folder to write masks, keypoints, boxes or textures, an overlay video and `result.json` into.
@@ -417,7 +306,10 @@ def propagate(
     )
     if label_set.kind == "texture" and len(label_set.frames) > 1:
         raise RetraceError("A texture is painted on one frame; give one image.")
-    loaded = model if isinstance(model, Model) else load(model)
+    baseline = model if isinstance(model, str) and model in BASELINES else None
+    if baseline is not None and adapt > 0:
+        raise UsageError(f"{baseline} has nothing to adapt. Leave out --adapt, or take an encoder.")
+    loaded = stand_in(baseline) if baseline else model if isinstance(model, Model) else load(model)
     settings: dict[str, Any] = {
         "device": str(chosen_device),
         "dtype": dtype,
@@ -438,7 +330,7 @@ def propagate(
             "dtype": dtype,
             "overlay": "yes" if overlay else "no",
         }
-        folder = RunFolder(out, fingerprint, overwrite=overwrite)
+        folder = RunFolder(out, fingerprint, verb="propagate", overwrite=overwrite)
     try:
         if adapt > 0 and (folder is None or folder.finished is None):
             from retrace.training.adapt import adapt_model
@@ -446,7 +338,8 @@ def propagate(
             loaded = adapt_model(loaded, reader.path, adapt, seed=seed, device=chosen_device)
             if save_adapted is not None:
                 save(loaded, save_adapted)
-        return Propagation(
+        kind_of_run = BaselinePropagation if baseline else Propagation
+        return kind_of_run(
             reader,
             label_set,
             loaded,
@@ -496,24 +389,12 @@ def resolve_protocol(protocol: str | Protocol | None, knobs: Knobs) -> Protocol:
         raise UsageError(f"{error}. Correct that setting of the protocol.") from error
 
 
-def _label_notes(labels: LabelSet) -> dict[str, Any]:
-    """What reading the labels decided: colours of ids, pixels taken for void."""
-    masks = [label for label in labels.frames.values() if isinstance(label, Mask)]
-    if not masks:
-        return {}
-    void = sum(mask.void_pixels for mask in masks)
-    return {
-        "colours": {str(i): list(colour) for i, colour in masks[0].colours.items()},
-        **({"void_pixels": void} if void else {}),
-    }
-
-
 def _task(labels: LabelSet, geometry: Geometry, protocol: Protocol) -> _Task:
     first = labels.frames[labels.first]
     if isinstance(first, Mask):
         return _mask_task([cast(Mask, m) for m in labels.frames.values()], geometry, protocol)
     if isinstance(first, Keypoints):
-        return _keypoint_task(first, geometry)
+        return _keypoint_task(first, geometry, protocol)
     if isinstance(first, Boxes):
         return _box_task(first, geometry)
     return _texture_task(first, geometry)
@@ -521,7 +402,7 @@ def _task(labels: LabelSet, geometry: Geometry, protocol: Protocol) -> _Task:
 
 def _mask_task(masks: Sequence[Mask], geometry: Geometry, protocol: Protocol) -> _Task:
     ids = sorted({i for mask in masks for i in mask.objects})
-    codec = MaskCodec(ids, geometry, seed=protocol.seed, output=protocol.output)
+    codec = protocol.mask_codec(ids, geometry)
 
     def given(label: Label, arrived: FrameLabels | None) -> FrameLabels:
         mask = cast(Mask, label)
@@ -531,13 +412,13 @@ def _mask_task(masks: Sequence[Mask], geometry: Geometry, protocol: Protocol) ->
     return _Task(codec.names, (), lambda label, _: codec.encode(cast(Mask, label).ids), codec.decode, given)
 
 
-def _keypoint_task(first: Keypoints, geometry: Geometry) -> _Task:
-    codec = KeypointCodec(first.names, geometry)
+def _keypoint_task(first: Keypoints, geometry: Geometry, protocol: Protocol) -> _Task:
+    codec = protocol.keypoint_codec(first.names, geometry)
 
     def given(label: Label, arrived: FrameLabels | None) -> FrameLabels:
         points = cast(Keypoints, label)
-        xy = _fill(points.xy, points.visible, None if arrived is None else arrived.keypoints)
-        return FrameLabels(keypoints=xy, confidence=_sure(points.names, points.visible, arrived))
+        xy = filled(points.xy, points.visible, None if arrived is None else arrived.keypoints)
+        return FrameLabels(keypoints=xy, confidence=sureness(points.names, points.visible, arrived))
 
     def encode(label: Label, arrived: Tensor | None) -> Tensor:
         points = cast(Keypoints, label)
@@ -552,8 +433,8 @@ def _box_task(first: Boxes, geometry: Geometry) -> _Task:
     def given(label: Label, arrived: FrameLabels | None) -> FrameLabels:
         boxes = cast(Boxes, label)
         there = np.isfinite(boxes.xywh[:, 0])
-        xywh = _fill(boxes.xywh, there, None if arrived is None else arrived.boxes)
-        return FrameLabels(boxes=xywh, confidence=_sure(boxes.names, there, arrived))
+        xywh = filled(boxes.xywh, there, None if arrived is None else arrived.boxes)
+        return FrameLabels(boxes=xywh, confidence=sureness(boxes.names, there, arrived))
 
     return _Task(
         codec.names,
@@ -574,19 +455,3 @@ def _texture_task(first: Texture, geometry: Geometry) -> _Task:
         codec.decode,
         lambda label, _: FrameLabels(texture=cast(Texture, label).rgba, confidence={"texture": 1.0}),
     )
-
-
-def _fill(
-    given: NDArray[np.float32], there: NDArray[np.bool_], arrived: NDArray[np.float32] | None
-) -> NDArray[np.float32]:
-    """Rows of `given` where the person labelled, else those that arrived, else NaN."""
-    others = np.full_like(given, np.nan) if arrived is None else arrived
-    return np.where(there[:, None], given, others)
-
-
-def _sure(names: Sequence[str], there: NDArray[np.bool_], arrived: FrameLabels | None) -> dict[str, float]:
-    """1 for what the person labelled, the readout's confidence for the rest, 0 when nothing arrived."""
-    others = {} if arrived is None else arrived.confidence
-    return {
-        name: 1.0 if labelled else others.get(name, 0.0) for name, labelled in zip(names, there, strict=True)
-    }

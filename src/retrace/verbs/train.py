@@ -14,15 +14,18 @@ from jsonargparse import ArgumentParser
 
 from retrace import __version__, encoders, recipes
 from retrace.encoders import Model
+from retrace.encoders.heads import take_over
 from retrace.errors import RetraceError, UsageError, one_line
-from retrace.files import atomic_path
-from retrace.methods.stfc3 import STFC3
+from retrace.files import atomic_path, check_owner
+from retrace.methods import METHODS
 from retrace.training.checkpoints import LAST, read_checkpoint
-from retrace.training.config import TrainConfig, check, to_plain
+from retrace.training.config import TrainConfig, check, is_saved_config, to_plain
 from retrace.training.origin import commit
+from retrace.verbs.probe import PropagationProbe
 from retrace.video.loader import throughput
 
 if TYPE_CHECKING:
+    from retrace.training.processes import Place
     from retrace.training.run import FitResult
 
 LOADER_SECONDS = 10.0  # how long the loader is measured alone
@@ -38,7 +41,7 @@ class TrainReport:
         resumed_from: step this call started at; 0 for a new run.
         interrupted: whether Ctrl-C or SIGTERM ended it early; the same call continues.
         metrics: means of the last logged interval of this call: loss, the method's terms, grad_norm, lr, clips_per_s,
-            loader_wait (share of the wall time), peak_memory_mb.
+            loader_wait (share of the wall time), peak_memory_mb, and the probe's scores.
         clips_per_s: of this call, wall time; None when there was nothing left to do.
         step_clips_per_s: of the step alone: waiting for the loader taken out.
         loader_clips_per_s: of the loader alone, where it was asked for.
@@ -171,34 +174,74 @@ def train(
     training fails.
     """
     check(config)
-    from retrace.training import (
-        data as training_data,  # Lightning takes seconds to import; --help goes without
-    )
-    from retrace.training.run import fit
+    from retrace.training import processes
+
+    here = processes.place()
+    device = processes.own_device(config.device, here)
+    with processes.joined(device):
+        return _train(config, recipe, overwrite, measure_loader, progress, here, device)
+
+
+def _train(
+    config: TrainConfig,
+    recipe: str,
+    overwrite: bool,
+    measure_loader: bool,
+    progress: bool,
+    here: "Place",
+    device: torch.device,
+) -> TrainReport:
+    """`train`, in one of the processes of the run."""
+    check_owner(Path(config.out), lambda names: _is_a_run(Path(config.out), names), "train")
+    from retrace.training import data as training_data
+    from retrace.training.processes import first_one_first
+    from retrace.training.run import check_processes, fit  # Lightning takes seconds; --help goes without
+
+    check_processes(config, here, device)
 
     torch.manual_seed(config.seed)
     try:
         encoder = config.encoder.build()
     except ValueError as error:
         raise UsageError(f"encoder: {error}.") from error
-    if config.init is not None:
-        encoder.load_state_dict(encoders.load(config.init, config=config.encoder).encoder.state_dict())
+    begun = None if config.init is None else encoders.begin(config.init, config.encoder)
+    if begun is not None:
+        encoder.load_state_dict(begun.encoder.state_dict())
     began_with = commit()
-    data = training_data.build(config, progress=progress)
+    with first_one_first(here):  # it leaves an index of the footage for the others
+        data = training_data.build(config, progress=progress and here.rank == 0)
     config = training_data.resolve_steps(config, data)
     assert config.steps is not None
-    method = STFC3(encoder, config.stfc3)
+    try:
+        method = METHODS[config.method].module(encoder, config.method_config)
+    except ValueError as error:
+        raise UsageError(f"{config.method}: {error}.") from error
+    head = getattr(method, "head", None)
+    if begun is not None and isinstance(head, torch.nn.Module):
+        take_over(head, begun.head)
     alone = None
     if measure_loader:
         alone = throughput(data.dataset, workers=config.workers, seconds=LOADER_SECONDS).clips_per_second
-    result = fit(method, data.dataset, config, data_id=data.identity, overwrite=overwrite, progress=progress)
+
+    def exported(state: Mapping[str, torch.Tensor]) -> Model:
+        return make_model(config, recipe, "", 0, state, {}, {}, None)
+
+    result = fit(
+        method,
+        data.dataset,
+        config,
+        data_id=data.identity,
+        overwrite=overwrite,
+        progress=progress,
+        measure=PropagationProbe(exported, device),
+    )
     out = Path(config.out)
     files = {
         "config": str(out / "config.yaml"),
         "curves": str(out / "metrics.csv"),
         "checkpoint": str(out / "last.ckpt"),
     }
-    if not result.interrupted:
+    if not result.interrupted and here.rank == 0:
         files["encoder"] = str(out / "encoder.safetensors")
         export(config, recipe, data.description, result, out / "encoder.safetensors", began_with)
         files["summary"] = str(out / "summary.json")
@@ -221,6 +264,13 @@ def train(
         with atomic_path(files["summary"]) as temporary:
             temporary.write_text(json.dumps(dataclasses.asdict(report), indent=2) + "\n")
     return report
+
+
+def _is_a_run(out: Path, names: set[str]) -> bool:
+    """Whether a folder with these names is a run's; a run that ended early may have written its first file only."""
+    return bool(names & {LAST, "footage.json"}) or (
+        "config.yaml" in names and is_saved_config(out / "config.yaml")
+    )
 
 
 def export(
@@ -283,7 +333,7 @@ def make_model(
     trained_by: str | None,
 ) -> Model:
     """The trained encoder with its card: how it came to be, in plain values."""
-    kept = dataclasses.replace(config.encoder, cut=config.export_cut or config.encoder.cut)
+    kept = config.encoder.ending(config.export_cut, config.export_strides)
     card = {
         "method": config.method,
         "recipe": recipe,
@@ -296,15 +346,23 @@ def make_model(
         "commit": trained_by,
         "versions": {"retrace": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
-    return encoders.from_state_dict(kept, state, name=recipe or config.method, card=card, head=head)
+    model = encoders.from_state_dict(kept, state, name=recipe or config.method, card=card, head=head)
+    return encoders.with_colour(model, getattr(METHODS[config.method].module, "colour", "rgb"))
 
 
 _SPEED = {"clips_per_s", "loader_wait", "peak_memory_mb"}  # of the machine, not of the encoder
 
 
 def _without_paths(config: TrainConfig) -> TrainConfig:
-    """What a card may carry: nothing about the machine."""
+    """What a card may carry: nothing about the machine. Of a path that something was read from, its last name."""
     init = Path(config.init).name if config.init is not None else None
-    return dataclasses.replace(
+    section: Any = config.method_config
+    paths = {
+        field.name: Path(value).name
+        for field in dataclasses.fields(section)
+        if isinstance(value := getattr(section, field.name), str) and Path(value).name != value and value
+    }
+    config = dataclasses.replace(
         config, data=(), out="", init=init, clips=dataclasses.replace(config.clips, cache=None)
     )
+    return dataclasses.replace(config, **{config.method: dataclasses.replace(section, **paths)})

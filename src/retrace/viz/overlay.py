@@ -31,7 +31,7 @@ COLOURS: tuple[Colour, ...] = (
 )
 """Bright on any photograph, and neighbours in the list differ in lightness too, for colour-blind viewers."""
 DOUBTFUL = 0.5
-"""Below this confidence a keypoint is drawn hollow and its legend bar turns orange."""
+"""Below this confidence a keypoint is drawn hollow, a box dashed, and its legend bar turns orange."""
 
 
 def colour_of(position: int) -> Colour:
@@ -124,9 +124,13 @@ class Overlay:
                     [box[0], box[1] + box[3]],
                 ]
             )
-            points = [np.round((corners - 0.5) * 16).astype(np.int32)]
-            cv2.polylines(canvas, points, True, (20, 20, 20), width + 2, lineType=cv2.LINE_AA, shift=4)
-            cv2.polylines(canvas, points, True, colour_of(k), width, lineType=cv2.LINE_AA, shift=4)
+            doubtful = labels.confidence.get(name, 1.0) < DOUBTFUL
+            for ends in (
+                _dashes(corners, 5 * (width + 2)) if doubtful else [np.concatenate([corners, corners[:1]])]
+            ):
+                points = [np.round((ends - 0.5) * 16).astype(np.int32)]
+                cv2.polylines(canvas, points, False, (20, 20, 20), width + 2, lineType=cv2.LINE_AA, shift=4)
+                cv2.polylines(canvas, points, False, colour_of(k), width, lineType=cv2.LINE_AA, shift=4)
             text = _text(name, _font_size(canvas))
             height, length = text.shape
             left = int(np.clip(box[0], 0, max(0, canvas.shape[1] - length - 6)))
@@ -216,6 +220,16 @@ class Overlay:
                     filling,
                     1.0,
                 )
+
+
+def _dashes(corners: NDArray[np.float64], length: float) -> list[NDArray[np.float64]]:
+    """The sides of a polygon (n, 2) as lines of about `length` pixels with gaps of the same length: (2, 2) each."""
+    lines = []
+    for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        pieces = 2 * max(1, round(float(np.linalg.norm(end - start)) / (2 * length))) + 1
+        marks = start + np.linspace(0, 1, pieces + 1)[:, None] * (end - start)
+        lines += [marks[k : k + 2] for k in range(0, pieces, 2)]
+    return lines
 
 
 def _line_width(canvas: Pixels) -> int:

@@ -1,4 +1,4 @@
-"""The folder that `propagate` writes: who may write there, and the files that grow frame by frame.
+"""The folder that `propagate` or `track` writes: who may write there, and the files that grow frame by frame.
 
 `run.json` is written first and says which run the folder belongs to; `result.json` is written last. A folder
 with the first and not the second (or with status "partial") holds an unfinished run: masks in it are whole,
@@ -7,28 +7,27 @@ but not all are there.
 
 import json
 import os
-import queue
 import shutil
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import IO, Any, Generic, TypeVar
+from typing import IO, Any
 
 from retrace.errors import RetraceError
-from retrace.files import atomic_path, cannot_write, same_file, scratch_file
+from retrace.files import atomic_path, cannot_write, check_owner, is_leftover, same_file, scratch_file
 from retrace.formats.boxes import BoxWriter
 from retrace.formats.davis_png import write_mask
 from retrace.formats.keypoints import KeypointWriter
+from retrace.formats.mot import MotWriter
 from retrace.formats.textures import write_texture
 from retrace.propagation.codecs import FrameLabels
+from retrace.threads import Worker
 from retrace.video.encode import VideoWriter
 from retrace.viz.overlay import Overlay
 
-Item = TypeVar("Item")
 Fingerprint = dict[str, str]
 RUN, RESULT, LOCK, FRAMES = "run.json", "result.json", ".lock", ".frames.partial.jsonl"
+MOT = "boxes_mot.txt"
 OURS = (
     "masks",
     "textures",
@@ -36,6 +35,7 @@ OURS = (
     "keypoints.csv",
     "boxes.json",
     "boxes.csv",
+    MOT,
     "overlay.mp4",
     RESULT,
     FRAMES,
@@ -48,6 +48,7 @@ class RunFolder:
     Args:
         path: the folder; made when it is not there.
         fingerprint: what decides the result, as name -> text a person can compare.
+        verb: that writes here, for messages; a folder of another verb is another run.
         overwrite: replace another run's results, and redo a finished one.
 
     Attributes:
@@ -57,15 +58,16 @@ class RunFolder:
         process is writing there.
     """
 
-    def __init__(self, path: str | Path, fingerprint: Fingerprint, *, overwrite: bool) -> None:
+    def __init__(self, path: str | Path, fingerprint: Fingerprint, *, verb: str, overwrite: bool) -> None:
         """See the class."""
         self.path = Path(path)
         self.finished: dict[str, Any] | None = None
-        self._fingerprint = fingerprint
+        self._verb = verb
+        self._fingerprint = {"verb": verb, **fingerprint}
         self._lock: IO[str] | None = None
         self._overwrite = overwrite
         self._made: list[Path] = []
-        self._check_owner()
+        check_owner(self.path, lambda names: RUN in names, verb)
         try:
             self._acquire()
             found = self._found() if not overwrite else None
@@ -108,7 +110,7 @@ class RunFolder:
                 shutil.rmtree(target)
             else:
                 target.unlink(missing_ok=True)
-        for left in filter(_is_temporary, self.path.iterdir()):
+        for left in filter(is_leftover, self.path.iterdir()):
             left.unlink(missing_ok=True)
 
     def release(self) -> None:
@@ -124,23 +126,6 @@ class RunFolder:
                 self._made[-1].rmdir()
                 self._made.pop()
         self._made = []
-
-    def _check_owner(self) -> None:
-        if not self.path.exists():
-            return
-        if not self.path.is_dir():
-            raise RetraceError(f"{self.path} is a file, not a folder. Give another --out.")
-        try:
-            others = [p.name for p in self.path.iterdir() if p.name != LOCK and not _is_temporary(p)]
-        except OSError as error:
-            raise RetraceError(
-                f"Cannot look into {self.path}: {error.strerror}. Choose another folder."
-            ) from error
-        if others and RUN not in others:
-            raise RetraceError(
-                f"{self.path} holds files that are not a result of retrace propagate ({sorted(others)[0]}, ...). "
-                "Choose a new or empty folder."
-            )
 
     def _acquire(self) -> None:
         """Make the folder and lock it; nothing when this object holds the lock already."""
@@ -161,7 +146,7 @@ class RunFolder:
         except OSError as error:
             lock.close()
             raise RetraceError(
-                f"Another retrace propagate is writing into {self.path}. Wait for it, or choose another folder."
+                f"Another retrace {self._verb} is writing into {self.path}. Wait for it, or choose another folder."
             ) from error
         self._lock = lock
 
@@ -211,90 +196,6 @@ class RunFolder:
         return None
 
 
-class Worker(Generic[Item]):
-    """A thread that does one thing to every item, in order, at most `depth` items behind.
-
-    Args:
-        work: what to do.
-        depth: items that may wait.
-
-    Attributes:
-        seconds: spent in `work`.
-    """
-
-    def __init__(self, work: Callable[[Item], None], *, depth: int = 4) -> None:
-        """See the class."""
-        self.seconds = 0.0
-        self._work = work
-        self._items: queue.Queue[Item | None] = queue.Queue(depth)
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def put(self, item: Item) -> None:
-        """Hand over an item; waits when `depth` are waiting. Errors: whatever `work` raised before."""
-        if self._error is not None:
-            raise self._error
-        self._items.put(item)
-
-    def close(self) -> None:
-        """Wait until everything is done. Errors: whatever `work` raised."""
-        if self._thread.is_alive():
-            self._items.put(None)
-            self._thread.join()
-        if self._error is not None:
-            raise self._error
-
-    def _run(self) -> None:
-        while (item := self._items.get()) is not None:
-            if self._error is not None:
-                continue  # after an error the rest is only taken off the queue, so that nobody waits for ever
-            start = time.perf_counter()
-            try:
-                self._work(item)
-            except BaseException as error:  # handed to the thread that calls put or close
-                self._error = error
-            self.seconds += time.perf_counter() - start
-
-
-def ahead(frames: Iterator[Item], *, depth: int = 4) -> Iterator[tuple[Item, float]]:
-    """Iterate on a background thread, at most `depth` items ahead; closing the generator ends the thread.
-
-    Yields: the item, and the seconds that making it took.
-    """
-    ready: queue.Queue[tuple[Item, float] | BaseException | None] = queue.Queue(depth)
-    stop = threading.Event()
-
-    def give(item: tuple[Item, float] | BaseException | None) -> None:
-        while not stop.is_set():
-            with suppress(queue.Full):
-                ready.put(item, timeout=0.1)
-                return
-
-    def run() -> None:
-        try:
-            start = time.perf_counter()
-            for item in frames:
-                give((item, time.perf_counter() - start))
-                if stop.is_set():
-                    return
-                start = time.perf_counter()
-            give(None)
-        except BaseException as error:  # raised again where the frames are used
-            give(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        while (found := ready.get()) is not None:
-            if isinstance(found, BaseException):
-                raise found
-            yield found
-    finally:
-        stop.set()
-        thread.join()
-
-
 class ResultWriter:
     """Writes the files of a run as frames come, on two threads (labels, overlay).
 
@@ -325,7 +226,7 @@ class ResultWriter:
         self.frames = 0
         self._stack = ExitStack()
         self._keypoints: KeypointWriter | None = None
-        self._boxes: BoxWriter | None = None
+        self._boxes: tuple[BoxWriter, MotWriter] | None = None
         self._video: VideoWriter | None = None
         with ExitStack() as opening:
             if kind == "keypoints":
@@ -340,8 +241,13 @@ class ResultWriter:
                     )
                 )
             if kind == "boxes":
-                self._boxes = opening.enter_context(
-                    BoxWriter(folder / "boxes.json", folder / "boxes.csv", names=names, size=size, fps=fps)
+                self._boxes = (
+                    opening.enter_context(
+                        BoxWriter(
+                            folder / "boxes.json", folder / "boxes.csv", names=names, size=size, fps=fps
+                        )
+                    ),
+                    opening.enter_context(MotWriter(folder / MOT)),
                 )
             if overlay:
                 self._painter = Overlay(names, skeleton=skeleton)
@@ -412,7 +318,9 @@ class ResultWriter:
         if self._keypoints is not None and frame.keypoints is not None:
             self._keypoints.write(frame.index, frame.name, frame.time, frame.keypoints, sure)
         if self._boxes is not None and frame.boxes is not None:
-            self._boxes.write(frame.index, frame.name, frame.time, frame.boxes, sure)
+            table, mot = self._boxes
+            table.write(frame.index, frame.name, frame.time, frame.boxes, sure)
+            mot.write(frame.index, frame.boxes, sure)
         record = {
             "index": frame.index,
             "name": frame.name,
@@ -427,11 +335,6 @@ class ResultWriter:
         assert self._video is not None
         labels = FrameLabels(frame.masks, frame.keypoints, frame.boxes, frame.texture, frame.confidence)
         self._video.write(self._painter.draw(frame.image, labels, index=frame.index, time=frame.time))
-
-
-def _is_temporary(path: Path) -> bool:
-    """Whether `atomic_path` or a writer of ours gave this name to a file that was to get another."""
-    return path.name.startswith(".") and ".partial" in path.name
 
 
 def video_identity(path: Path) -> str:

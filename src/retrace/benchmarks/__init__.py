@@ -1,0 +1,22 @@
+"""Benchmarks: a data set, what is carried on it, how it is scored. `BENCHMARKS` names them all."""
+
+from retrace.benchmarks import masks, parts, points, poses, synthetic
+from retrace.benchmarks.records import Benchmark
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "davis2017": masks.DAVIS2017,
+    "davis2016": masks.DAVIS2016,
+    "youtubevos": masks.YOUTUBEVOS,
+    "jhmdb": poses.JHMDB,
+    "badja": poses.BADJA,
+    "300vw": poses.VW300,
+    "vip": parts.VIP,
+    "tapvid": points.TAPVID,
+    "synthetic": synthetic.SYNTHETIC,
+}
+"""Name, as on the command line -> benchmark."""
+
+
+def find(name: str) -> Benchmark:
+    """A benchmark by its name."""
+    return BENCHMARKS[name]
