@@ -429,7 +429,9 @@ def test_index_missing(make_video, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.avi", "mpeg4")])
 @pytest.mark.parametrize("part", [0.42, 0.5, 0.61, 0.7])
-def test_damage_in_the_middle_keeps_the_frames_before(make_video, number, name: str, codec: str, part: float) -> None:
+def test_damage_in_the_middle_keeps_the_frames_before(
+    make_video, number, name: str, codec: str, part: float
+) -> None:
     """Damage in the middle keeps the frames before, wherever in a frame or an element it begins."""
     whole = make_video(name, codec=codec, frames=24, noise=True)
     path = flip(whole, part, 4000)

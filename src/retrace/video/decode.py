@@ -715,7 +715,10 @@ def _damaged_chunk(data: mmap.mmap) -> int | None:
     """`_damaged_from` of RIFF: four letters and a 32-bit length, the frames of a video in lists called "movi"."""
     position, previous, end = 0, 0, 0
     while position + 8 <= len(data):
-        kind, length = data[position : position + 4], int.from_bytes(data[position + 4 : position + 8], "little")
+        kind, length = (
+            data[position : position + 4],
+            int.from_bytes(data[position + 4 : position + 8], "little"),
+        )
         if kind == b"RIFF" and (position == 0 or data[position + 8 : position + 12] == b"AVIX"):
             previous, position, end = position, position + 12, position + 8 + length
         elif kind == b"LIST" and data[position + 8 : position + 12] in (b"movi", b"rec "):
