@@ -40,6 +40,7 @@ from torch import Tensor, nn
 from retrace.encoders.heads import node_head
 from retrace.encoders.model import IMAGENET_MEAN, IMAGENET_STD
 from retrace.encoders.resnet import ResNet
+from retrace.methods.checks import check_choices
 from retrace.methods.losses import Losses
 from retrace.video import transforms
 from retrace.video.transforms import ColourAugmentation
@@ -102,16 +103,16 @@ class CRWConfig:
 
     def __post_init__(self) -> None:
         """Errors: ValueError naming the field, what it was and what it may be."""
-        choices = {
-            "nodes": ("patches", "cells"),
-            "edge_draws": ("right", "released"),
-            "product": ("right", "flipped"),
-            "targets": ("home", "sinkhorn"),
-            "transition": ("softmax", "sinkhorn"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}")
+        check_choices(
+            self,
+            {
+                "nodes": ("patches", "cells"),
+                "edge_draws": ("right", "released"),
+                "product": ("right", "flipped"),
+                "targets": ("home", "sinkhorn"),
+                "transition": ("softmax", "sinkhorn"),
+            },
+        )
         if not 1 <= self.shortest_turn < self.clip_length:
             raise ValueError(
                 f"shortest_turn is {self.shortest_turn} with clip_length {self.clip_length}; "

@@ -35,6 +35,7 @@ from retrace.encoders.heads import ContrastiveHead
 from retrace.encoders.model import IMAGENET_MEAN, IMAGENET_STD
 from retrace.encoders.resnet import ResNet
 from retrace.errors import UsageError
+from retrace.methods.checks import check_choices
 from retrace.methods.losses import Losses
 from retrace.video import transforms
 from retrace.video.transforms import ColourAugmentation
@@ -87,8 +88,7 @@ class MoCoConfig:
 
     def __post_init__(self) -> None:
         """Errors: ValueError naming the field, what it was and what it may be."""
-        if self.colour not in COLOUR:
-            raise ValueError(f"colour is {self.colour!r}; expected one of {', '.join(COLOUR)}")
+        check_choices(self, {"colour": tuple(COLOUR)})
         if self.crop_size < 16:
             raise ValueError(f"crop_size is {self.crop_size}; expected at least 16 pixels")
         if not self.temperature > 0:

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from retrace.encoders.heads import SiamFCHead
 from retrace.encoders.model import IMAGENET_MEAN, IMAGENET_STD
 from retrace.encoders.resnet import ResNet
+from retrace.methods.checks import check_choices
 from retrace.methods.losses import Losses
 from retrace.video import transforms
 from retrace.video.sampling import PairSampling, Sampling
@@ -71,10 +72,7 @@ class SiamFCConfig:
 
     def __post_init__(self) -> None:
         """Errors: ValueError naming the field, what it was and what it may be."""
-        choices = {"loss": ("focal", "balanced"), "head_init": ("pytorch", "identity")}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}")
+        check_choices(self, {"loss": ("focal", "balanced"), "head_init": ("pytorch", "identity")})
         if not 16 <= self.exemplar_size <= self.search_size:
             raise ValueError(
                 f"exemplar_size is {self.exemplar_size}, search_size {self.search_size}; expected at least 16 pixels, "

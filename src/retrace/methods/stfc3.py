@@ -51,6 +51,7 @@ from torch import Tensor, nn
 from retrace.encoders.heads import Projector
 from retrace.encoders.model import IMAGENET_MEAN, IMAGENET_STD
 from retrace.encoders.resnet import ResNet
+from retrace.methods.checks import check_choices
 from retrace.methods.losses import Losses
 from retrace.video import transforms
 from retrace.video.transforms import ColourAugmentation
@@ -129,16 +130,16 @@ class STFC3Config:
 
     def __post_init__(self) -> None:
         """Errors: ValueError naming the field, what it was and what it may be."""
-        choices = {
-            "variant": ("stfc3", "fc3"),
-            "colour": tuple(COLOUR),
-            "cycles": ("paper", "released"),
-            "reduction": ("all_nodes", "masked_nodes"),
-            "node_alignment": ("exact", "as_released"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}")
+        check_choices(
+            self,
+            {
+                "variant": ("stfc3", "fc3"),
+                "colour": tuple(COLOUR),
+                "cycles": ("paper", "released"),
+                "reduction": ("all_nodes", "masked_nodes"),
+                "node_alignment": ("exact", "as_released"),
+            },
+        )
         shortest = 3 if self.cycles == "released" else 2
         if self.clip_length < shortest:
             raise ValueError(

@@ -61,6 +61,7 @@ from retrace.encoders.heads import ContrastiveHead
 from retrace.encoders.model import Model
 from retrace.encoders.resnet import LAYERS, ResNet
 from retrace.encoders.weights import described
+from retrace.methods.checks import check_choices
 from retrace.methods.losses import Losses
 from retrace.video import transforms
 from retrace.walk import correlation, warp
@@ -121,16 +122,16 @@ class StTConfig:
 
     def __post_init__(self) -> None:
         """Errors: ValueError naming the field, what it was and what it may be."""
-        choices: dict[str, tuple[str, ...]] = {
-            "reconstruction": ("paper", "released"),
-            "entropy": ("true", "literal"),
-            "selection": ("flat", "as_released"),
-            "distillation": ("correlation", "lwf"),
-            "global_layer": LAYERS,
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}")
+        check_choices(
+            self,
+            {
+                "reconstruction": ("paper", "released"),
+                "entropy": ("true", "literal"),
+                "selection": ("flat", "as_released"),
+                "distillation": ("correlation", "lwf"),
+                "global_layer": LAYERS,
+            },
+        )
         if self.levels not in {(a,) for a in LAYERS} | {(a, b) for a in LAYERS for b in LAYERS if a < b}:
             raise ValueError(
                 f"levels is {list(self.levels)}; expected one or two of {', '.join(LAYERS)}, in this order"

@@ -51,6 +51,7 @@ from torch import Tensor, nn
 from retrace.encoders.heads import Localizer
 from retrace.encoders.model import IMAGENET_MEAN, IMAGENET_STD
 from retrace.encoders.resnet import ResNet
+from retrace.methods.checks import check_choices
 from retrace.methods.losses import Losses
 from retrace.video import transforms
 from retrace.video.sampling import OffsetSampling
@@ -120,14 +121,14 @@ class TimeCycleConfig:
 
     def __post_init__(self) -> None:
         """Errors: ValueError naming the field, what it was and what it may be."""
-        choices = {
-            "patch_choice": ("motion", "uniform"),
-            "similarity": ("soft_inliers", "inner_product"),
-            "reduction": ("mean", "sum"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}")
+        check_choices(
+            self,
+            {
+                "patch_choice": ("motion", "uniform"),
+                "similarity": ("soft_inliers", "inner_product"),
+                "reduction": ("mean", "sum"),
+            },
+        )
         for name in ("num_past", "past_stride", "target_gap", "motion_gap", "localizer_kernel"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")

@@ -49,6 +49,7 @@ from retrace.encoders.heads import ContrastiveHead, SimSiamHead
 from retrace.encoders.model import IMAGENET_MEAN, IMAGENET_STD
 from retrace.encoders.resnet import ResNet
 from retrace.errors import UsageError
+from retrace.methods.checks import check_choices
 from retrace.methods.losses import Losses
 from retrace.video import transforms
 from retrace.video.sampling import ContinuousSampling, DistantSampling
@@ -127,15 +128,15 @@ class VFSConfig:
 
     def __post_init__(self) -> None:
         """Errors: ValueError naming the field, what it was and what it may be."""
-        choices = {
-            "frames": ("distant", "continuous", "same"),
-            "short": ("loop", "repeat_last"),
-            "pairs": ("all", "aligned"),
-            "colour": tuple(COLOUR),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}")
+        check_choices(
+            self,
+            {
+                "frames": ("distant", "continuous", "same"),
+                "short": ("loop", "repeat_last"),
+                "pairs": ("all", "aligned"),
+                "colour": tuple(COLOUR),
+            },
+        )
         if self.clip_length < 2 or self.clip_length % 2 != 0:
             raise ValueError(
                 f"clip_length is {self.clip_length}; VFS compares two halves, so an even number of at least 2 frames"
