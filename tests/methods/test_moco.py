@@ -58,7 +58,10 @@ def test_loss_is_the_cross_entropy_of_the_key_among_the_queue(config):
     """Eq. 1, with a key from the key encoder after its step; v2 and v1."""
     method, views = module(config), batch(config)
     queue = method.queue.embeddings.clone()
+    method.begin_step()
     losses = method(views)
+    assert torch.equal(method.queue.embeddings, queue)
+    method.end_step()
     method.eval()  # nothing moves any more; batch statistics are needed all the same
     for part in (method.encoder, method.key_encoder):
         part.train()
@@ -75,13 +78,17 @@ def test_module_trains_and_the_key_encoder_follows():
     """Gradients for the query side only; the key side moves by momentum."""
     method = module(SMALL)
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1)
+    method.begin_step()
     losses = method(batch(SMALL), generator())
+    method.end_step()
     losses.total.backward()
     for name, parameter in method.named_parameters():
         assert (parameter.grad is not None) == (not name.startswith("key_")), name
     optimizer.step()
     old = method.key_encoder.conv1.weight.clone()
+    method.begin_step()
     method(batch(SMALL), generator())
+    method.end_step()
     new = 0.999 * old + 0.001 * method.encoder.conv1.weight
     torch.testing.assert_close(method.key_encoder.conv1.weight, new)
     assert int(method.queue.pointer) == 8

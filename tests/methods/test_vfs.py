@@ -211,7 +211,10 @@ def test_step_with_negatives_moves_the_target_then_fills_the_queue():
             parameter.add_(0.1)
     before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
     views = batch(NEGATIVES)
+    method.begin_step()
     method(views, generator())
+    assert torch.equal(method.queue.embeddings, before["queue.embeddings"])
+    method.end_step()
     for name, parameter in method.encoder.named_parameters():
         expected = 0.999 * before[f"target_encoder.{name}"] + 0.001 * parameter
         torch.testing.assert_close(method.target_encoder.get_parameter(name), expected)

@@ -51,6 +51,17 @@ class NegativeQueue(nn.Module):
         super().__init__()
         self.register_buffer("embeddings", normalise(torch.randn(channels, length), 0))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
+        self._waiting: list[Tensor] = []
+
+    def wait(self, keys: Tensor) -> None:
+        """Remember keys (M, C) of a forward pass until `enqueue_waiting`."""
+        self._waiting.append(keys.detach())
+
+    def enqueue_waiting(self) -> None:
+        """Enqueue what waits, forward pass by forward pass; errors as `enqueue`."""
+        waiting, self._waiting = self._waiting, []
+        for keys in waiting:
+            self.enqueue(keys)
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:

@@ -23,6 +23,8 @@ one thing in the clip; such a method trains on footage with boxes (`datasets.box
 `<X>(encoder, config)`: an nn.Module with the `encoder` that is kept, where it has one the `head` that stands on it, and
 `forward(views, generator=None) -> Losses` for a batch of views. Whatever else it knows (a momentum encoder, a queue, a
 teacher) is its submodule or buffer, so that checkpoints hold it; what must not be trained does not require a gradient.
+What happens once per optimiser step and not once per forward pass (`accumulate` says how many a step has) stands in
+`begin_step()`, called before the first forward pass of a step in training, and `end_step()`, called after the last one.
 Its draws come from `generator`, or from torch's global one, which training seeds before every forward pass. A file that
 it reads weights from is named by a field of its configuration and read in the constructor; ValueError for an encoder it
 cannot use. Where the encoder sees anything but ImageNet-standardised RGB, the class says so: `colour = "lab"`, a key of

@@ -22,7 +22,9 @@ Departures (options in brackets):
 3. Shuffled batch normalisation needs several batches. On one process it does nothing, unless `batch_groups` splits the
    batch into parts with statistics of their own, as many GPUs would.
 4. v1 turns images grey before it jitters their colours; here it comes after, as in v2.
-5. Ours alone: crops bilinear without anti-aliasing in one corner convention.
+5. An optimiser step of several forward passes (`accumulate`) is one large batch: the key encoder moves once, before the
+   first pass, and the keys enter the queue after the last one, so that all queries meet the same negatives.
+6. Ours alone: crops bilinear without anti-aliasing in one corner convention.
 """
 
 from dataclasses import dataclass
@@ -161,8 +163,17 @@ class MoCo(nn.Module):
         self.key_head = momentum.slow_copy(self.head)
         self.queue = momentum.NegativeQueue(config.projector_outputs, config.queue_length)
 
+    def begin_step(self) -> None:
+        """Before the first forward pass of an optimiser step: the key encoder follows."""
+        momentum.momentum_step(self.key_encoder, self.encoder, self.config.momentum)  # Eq. (2)
+        momentum.momentum_step(self.key_head, self.head, self.config.momentum)
+
+    def end_step(self) -> None:
+        """After its last forward pass: the keys of all its passes enter the queue."""
+        self.queue.enqueue_waiting()
+
     def forward(self, views: dict[str, Tensor], generator: torch.Generator | None = None) -> Losses:
-        """Loss of a batch. In training it also moves the key encoder and fills the queue.
+        """Loss of a batch. In training its keys wait for `end_step`.
 
         Args:
             views: a batch of `MoCoViews`: query and key (B, 3, S, S).
@@ -182,21 +193,16 @@ class MoCo(nn.Module):
                 raise UsageError(f"{error}.") from error
         queries = self.head(momentum.in_groups(self.encoder, views["query"], groups))  # (B, C)
         with torch.no_grad():
-            if self.training:
-                momentum.momentum_step(self.key_encoder, self.encoder, config.momentum)  # Eq. (2)
-                momentum.momentum_step(self.key_head, self.head, config.momentum)
             keys = self.key_head(
                 momentum.shuffled(self.key_encoder, views["key"], groups, generator)
             )  # (B, C)
-        bank = (
-            self.queue.embeddings.clone()
-        )  # the queue itself is overwritten below, before the backward pass
+        bank = self.queue.embeddings.clone()  # the queue itself is overwritten before the backward pass
         with torch.autocast(queries.device.type, enabled=False):
             positives = (queries * keys).sum(-1, keepdim=True)  # (B, 1)
             negatives = queries @ bank  # (B, K)
             total = contrastive_terms(positives, negatives, config.temperature).mean()  # Eq. (1)
         if self.training:
-            self.queue.enqueue(keys)
+            self.queue.wait(keys)
         with torch.no_grad():
             terms = {
                 "accuracy": (positives > negatives.amax(-1, keepdim=True)).float().mean(),

@@ -34,7 +34,9 @@ Departures, and what the released code does otherwise (options in brackets):
 9. Without spatial augmentation the whole frame is squashed to the crop's square, as in the released code.
 10. Shuffled batch normalisation needs several batches. On one process it does nothing, unless `batch_groups` splits the
     batch into parts with statistics of their own, as many GPUs would.
-11. Ours alone: crops bilinear in one corner convention; `check_batch` refuses what BatchNorm or the queue cannot work
+11. An optimiser step of several forward passes (`accumulate`) is one large batch: the target encoder moves once, before
+    the first pass, and the keys enter the queue after the last one, so that all queries meet the same negatives.
+12. Ours alone: crops bilinear in one corner convention; `check_batch` refuses what BatchNorm or the queue cannot work
     with.
 """
 
@@ -232,8 +234,19 @@ class VFS(nn.Module):
                 channels, hidden, outputs, config.predictor_hidden or max(1, outputs // 4)
             )
 
+    def begin_step(self) -> None:
+        """Before the first forward pass of an optimiser step: with negatives the target encoder follows."""
+        if self.config.negatives:
+            momentum.momentum_step(self.target_encoder, self.encoder, self.config.momentum)  # Eq. (2)
+            momentum.momentum_step(self.target_head, self.head, self.config.momentum)
+
+    def end_step(self) -> None:
+        """After its last forward pass: with negatives the keys of all its passes enter the queue."""
+        if self.config.negatives:
+            self.queue.enqueue_waiting()
+
     def forward(self, views: dict[str, Tensor], generator: torch.Generator | None = None) -> Losses:
-        """Loss of a batch. In training with negatives it also moves the target encoder and fills the queue.
+        """Loss of a batch. In training with negatives its keys wait for `end_step`.
 
         Args:
             views: a batch of `VFSViews`: frames (B, n, 3, S, S).
@@ -274,21 +287,16 @@ class VFS(nn.Module):
         groups = config.batch_groups if self.training else 1
         queries = self.head(momentum.in_groups(self.encoder, second, groups))
         with torch.no_grad():
-            if self.training:
-                momentum.momentum_step(self.target_encoder, self.encoder, config.momentum)  # Eq. (2)
-                momentum.momentum_step(self.target_head, self.head, config.momentum)
             maps = momentum.shuffled(self.target_encoder, first, groups, generator)
             keys = self.target_head(maps)
         queries = queries.unflatten(0, (batch, -1))  # (B, n/2, C)
         everybody = momentum.gather_rows(keys.unflatten(0, (batch, -1)))  # (videos of all processes, n/2, C)
         rank, _ = momentum.world()
-        bank = (
-            self.queue.embeddings.clone()
-        )  # the queue itself is overwritten below, before the backward pass
+        bank = self.queue.embeddings.clone()  # the queue itself is overwritten before the backward pass
         with torch.autocast(queries.device.type, enabled=False):
             losses = loss_with_negatives(queries, everybody, bank, config, own=rank * batch)
         if self.training:
-            self.queue.enqueue(keys)
+            self.queue.wait(keys)
         losses.terms["feature_std"] = spread(queries)
         return losses
 

@@ -123,7 +123,7 @@ class TrainConfig:
         device: auto, cpu, cuda or cuda:N.
         devices: processes on this machine, each on a GPU of its own where there are GPUs; on several machines, start
             the command with torchrun, which says how many there are.
-        sync_bn: statistics of batch normalisation over all processes; needs GPUs.
+        sync_bn: statistics of batch normalisation over all processes; of a single one they are that anyway.
         compile: compile the encoder with torch.compile.
         precision: auto (bf16 on a GPU, 32 elsewhere), 32 or bf16.
         channels_last: memory format of images and encoder.

@@ -95,8 +95,14 @@ class TrainingModule(L.LightningModule):
         torch.manual_seed(step_seed(self.seed, self.global_step, part, self.global_rank))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Views -> scalar loss."""
-        losses = self.method(batch)
+        """Views -> scalar loss. What the method does once per optimiser step is done round all its forward passes."""
+        method: Any = self.method
+        part = batch_idx % self.accumulate
+        if part == 0 and hasattr(method, "begin_step"):
+            method.begin_step()
+        losses = method(batch)
+        if part == self.accumulate - 1 and hasattr(method, "end_step"):
+            method.end_step()
         self.terms = {"loss": losses.total.detach()}
         self.terms.update((name, value.detach()) for name, value in losses.terms.items())
         total: Tensor = losses.total

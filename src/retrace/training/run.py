@@ -30,6 +30,7 @@ from retrace.training.curves import CurveLogger
 from retrace.training.module import TrainingModule
 from retrace.training.origin import commit
 from retrace.training.stream import ClipStream
+from retrace.training.sync_bn import synchronise
 from retrace.video.loader import Views
 
 Measure = Callable[[nn.Module], Mapping[str, float]]
@@ -152,10 +153,8 @@ def fit(
         measure: from an encoder to named numbers, every `config.log.probe` steps, for the curves.
 
     Several processes (`training.processes`) that call this together train one run: each takes its share of every
-    batch, gradients are averaged (DDP), so the loss is the mean of the shares' losses. That is the loss of one process
-    where a loss is a mean over clips; not where clips are weighed by what is in them (STFC3's "masked_nodes"), nor with
-    statistics of batch normalisation, which are each process's own without `sync_bn`, nor bit for bit in what is drawn
-    (edge dropout). The first process writes.
+    batch, gradients are averaged (DDP), so the loss is the mean of the shares' losses; docs/tutorials/train.md says
+    where that is what one process computes. The first process writes.
 
     Writes: config.yaml, metrics.csv, last.ckpt, checkpoints/, tensorboard/ in `config.out`.
 
@@ -166,7 +165,7 @@ def fit(
     out = Path(config.out)
     here = processes.place()
     device = processes.own_device(config.device, here)
-    check_processes(config, here, device)
+    check_processes(config, here)
     with contextlib.ExitStack() as stack:
         for context in (processes.joined(device), _quiet_lightning(), _threads(config.threads)):
             stack.enter_context(context)
@@ -187,6 +186,8 @@ def fit(
             ema=config.ema,
             channels_last=config.channels_last,
         )
+        if config.sync_bn and here.world > 1:
+            synchronise(module, device)
         if config.compile:
             module.encoder.compile()
         plain = to_plain(config)
@@ -201,7 +202,7 @@ def fit(
         return _fit(module, dataset, config, out, device, here, start, note, progress, measure)
 
 
-def check_processes(config: TrainConfig, here: processes.Place, device: torch.device) -> None:
+def check_processes(config: TrainConfig, here: processes.Place) -> None:
     """Refuse what cannot be shared among the processes there are.
 
     Errors: UsageError naming the key.
@@ -215,8 +216,6 @@ def check_processes(config: TrainConfig, here: processes.Place, device: torch.de
         raise UsageError(
             f"batch_size is {config.batch_size}, over {here.world} processes; expected a multiple of {here.world}."
         )
-    if config.sync_bn and device.type != "cuda":
-        raise UsageError(f"sync_bn needs GPUs, and this run is on {device.type}; set it to false.")
 
 
 def _prepare(config: TrainConfig, out: Path, overwrite: bool) -> None:
@@ -303,7 +302,6 @@ def _fit(
     trainer = L.Trainer(
         max_steps=config.steps,
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        sync_batchnorm=config.sync_bn and here.world > 1,
         precision=_precision(config.precision, device),
         accumulate_grad_batches=config.accumulate,
         callbacks=callbacks,

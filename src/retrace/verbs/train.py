@@ -197,7 +197,7 @@ def _train(
     from retrace.training.processes import first_one_first
     from retrace.training.run import check_processes, fit  # Lightning takes seconds; --help goes without
 
-    check_processes(config, here, device)
+    check_processes(config, here)
 
     torch.manual_seed(config.seed)
     try:
