@@ -44,6 +44,15 @@ def test_otb(root: Path) -> None:
     assert otb.load(root.parent).root == root
 
 
+def test_otb_human4(root: Path, make: SimpleNamespace) -> None:
+    """Its archive has an empty first box file beside the right second one."""
+    make.frames(root / "Human4/img", 2, "{:04d}.jpg", start=1)
+    (root / "Human4/groundtruth_rect.1.txt").write_text("\n")
+    (root / "Human4/groundtruth_rect.2.txt").write_text("3,4,5,6\n4,4,5,6\n")
+    human = next(s for s in otb.load(root).sequences if s.name == "Human4")
+    assert human.truth(1).xywh.tolist() == [[3, 3, 5, 6]]
+
+
 def test_otb_lists() -> None:
     """98 folders and 100 targets, 49 and 50 of them in OTB-50, each once."""
     assert len(set(otb.OTB100)) == len(otb.OTB100) == 98

@@ -100,3 +100,16 @@ def test_copy_keeps_labels_where_they_are() -> None:
     """The baseline of baselines."""
     found = [finish() for finish in Without("copy").masks(iter(video()), {0: block(10)})]
     assert all((mask == block(10)).all() for mask in found)
+
+
+def test_boxes_of_the_baselines() -> None:
+    """Copied boxes stay, those on the flow go along; a box that begins late is not there before."""
+    noise = np.random.default_rng(5).integers(0, 256, (24, 36, 3)).astype(np.uint8)
+    ground = noise.repeat(4, 0).repeat(4, 1)
+    frames = [np.roll(ground, 2 * t, axis=1) for t in range(4)]
+    given = {0: np.array([[30.0, 20, 24, 16], [np.nan] * 4]), 1: np.array([[np.nan] * 4, [60.0, 50, 20, 20]])}
+    for name, shift in (("copy", 0), ("flow:dis", 2)):
+        found = [finish() for finish in Without(name).boxes(iter(frames), given)]
+        assert np.isnan(found[0][1]).all()
+        np.testing.assert_allclose(found[3][0], [30 + 3 * shift, 20, 24, 16], atol=0.7)
+        np.testing.assert_allclose(found[3][1], [60 + 2 * shift, 50, 20, 20], atol=0.7)

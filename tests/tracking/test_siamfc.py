@@ -9,7 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from retrace.encoders import EncoderConfig, load
+from retrace.encoders.heads import SiamFCHead
 from retrace.synthetic import SceneConfig, render
+from retrace.tracking.carrier import SiamFC
 from retrace.tracking.siamfc import (
     PROTOCOLS,
     SiamFCConfig,
@@ -245,3 +247,24 @@ def test_a_target_that_leaves_the_frame_loses_confidence(colours: Tracker) -> No
     assert boxes[3, 0] == pytest.approx(118, abs=4)
     assert confidence[:4].min() > 0.7
     assert confidence[-1] < 0.5
+
+
+def test_the_carrier_gives_the_tracker_s_boxes(colours: Tracker) -> None:
+    """Frames as arrays in, the same boxes out; a box that begins late is not there before."""
+    frames = [square(30 + 3 * t, 40 - 2 * t) for t in range(5)]
+    expected = [found.boxes[0] for found in track_boxes(colours, frames, (30, 40, 24, 24))]
+    carrier = SiamFC(load("lab-patches"), colours.config)
+    arrays = [image.permute(1, 2, 0).numpy() for image in frames]
+    late = np.array([[np.nan] * 4, [100, 10, 20, 20]])
+    given = {0: np.array([[30, 40, 24, 24], [np.nan] * 4]), 2: late}
+    found = [finish() for finish in carrier.boxes(iter(arrays), given)]
+    np.testing.assert_array_equal([boxes[0] for boxes in found], expected)
+    assert np.isnan(found[1][1]).all()
+    np.testing.assert_array_equal(found[2][1], late[1])
+    np.testing.assert_allclose(found[4][1, :2], [100, 10], atol=6)
+
+
+def test_a_head_of_another_map_is_refused(colours: Tracker) -> None:
+    """It says both numbers."""
+    with pytest.raises(ValueError, match="27 channels, its tracking head 5"):
+        Tracker(load("lab-patches"), colours.config, head=SiamFCHead(5))

@@ -1,6 +1,6 @@
 """Benchmarks: a data set, what is carried on it, how it is scored. `BENCHMARKS` names them all."""
 
-from retrace.benchmarks import masks, parts, points, poses, synthetic
+from retrace.benchmarks import boxes, masks, parts, points, poses, synthetic
 from retrace.benchmarks.records import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -11,6 +11,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "badja": poses.BADJA,
     "300vw": poses.VW300,
     "vip": parts.VIP,
+    "otb": boxes.OTB,
     "tapvid": points.TAPVID,
     "synthetic": synthetic.SYNTHETIC,
 }

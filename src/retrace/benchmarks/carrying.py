@@ -11,15 +11,19 @@ import torch
 from numpy.typing import NDArray
 
 from retrace.datasets.records import Sequence
-from retrace.encoders import Model, load
+from retrace.encoders import Model
 from retrace.errors import RetraceError
 from retrace.propagation.baselines import BASELINES
-from retrace.propagation.carriers import Carrier, Readout, Without
+from retrace.propagation.carriers import BoxCarrier, Carrier, Readout, Without
 from retrace.propagation.protocols import Protocol
 from retrace.threads import Worker, ahead
+from retrace.tracking.carrier import SiamFC
+from retrace.tracking.siamfc import SiamFCConfig
 from retrace.video.decode import frames_of
 
 Labels = TypeVar("Labels")
+Settings = Protocol | SiamFCConfig
+"""How labels are carried: propagated, or boxes tracked."""
 
 
 @dataclass(frozen=True)
@@ -28,21 +32,18 @@ class CarrierSpec:
 
     model: str | Path | Model
     """What `retrace.load` takes, or one of `BASELINES`."""
-    protocol: Protocol
+    protocol: Settings
     device: str
     dtype: str
 
-    def build(self) -> Carrier:
-        """The carrier. Errors: RetraceError when the model cannot be loaded."""
+    def build(self, encoder: Callable[[str | Path | Model], Model]) -> Carrier | BoxCarrier:
+        """The carrier; `encoder` loads the model. Errors: RetraceError when it cannot be loaded."""
         if isinstance(self.model, str) and self.model in BASELINES:
             return Without(self.model)
-        model = self.model if isinstance(self.model, Model) else load(self.model)
-        return Readout(
-            model,
-            self.protocol,
-            device=self.device,
-            dtype=getattr(torch, self.dtype),
-        )
+        model, dtype = encoder(self.model), getattr(torch, self.dtype)
+        if isinstance(self.protocol, SiamFCConfig):
+            return SiamFC(model, self.protocol, device=self.device, dtype=dtype)
+        return Readout(model, self.protocol, device=self.device, dtype=dtype)
 
 
 def read_frames(sequence: Sequence[Any]) -> Iterator[NDArray[np.uint8]]:

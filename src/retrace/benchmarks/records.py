@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrace.datasets.records import Dataset, Sequence
+from retrace.encoders import Model, load
 from retrace.files import atomic_path
 from retrace.formats.davis_png import write_mask
-from retrace.propagation.carriers import Carrier
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,11 @@ class Submission:
         self.files[name] = sha256(self.folder / name)
 
 
+def as_named(model: str | Path | Model, options: Mapping[str, str]) -> Model:
+    """The encoder that a model's name means, whatever the options."""
+    return model if isinstance(model, Model) else load(model)
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """A data set, what is carried on it, and how it is scored."""
@@ -84,27 +89,32 @@ class Benchmark:
     name: str
     title: str
     """For people."""
-    label: Literal["mask", "parts", "keypoints", "points"]
+    label: Literal["mask", "parts", "keypoints", "points", "boxes"]
     """What is carried."""
     protocol: str
-    """Name of the propagation protocol that is used when none is given."""
+    """Name of the settings that are used when none are given: a propagation protocol, or one of `settings`."""
     metrics: tuple[Metric, ...]
     """In the order of the headline table; the first is the one that sequences are sorted by."""
     load: Callable[[Path, str | None], Dataset[Any]]
     """Root and split (None: the default) -> its sequences."""
-    score: Callable[[Sequence[Any], Carrier, Submission, Mapping[str, str]], SequenceResult]
-    """Carry and score one sequence; the mapping holds the benchmark's options."""
+    score: Callable[[Sequence[Any], Any, Submission, Mapping[str, str]], SequenceResult]
+    """Carry and score one sequence with a `Carrier`, for boxes a `BoxCarrier`; the mapping holds the benchmark's
+    options."""
     summarise: Callable[[list[SequenceResult], Mapping[str, str]], dict[str, float]]
     """Metric key -> value over the data set."""
     prediction: str
     """Where a sequence's predictions are in the submission: for masks a PNG per frame, with {sequence} and {frame}, for
-    points a JSON per sequence, with {sequence}."""
+    points a JSON and for boxes a text file per sequence, with {sequence}."""
     tables: Callable[[list[SequenceResult], Mapping[str, float]], dict[str, str]] | None = None
     """File name -> text of the tables that the official tool writes."""
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Option -> allowed values, the default first; such as PCK's dialect."""
     needs_root: bool = True
     """False where the data is generated."""
+    encoder: Callable[[str | Path | Model, Mapping[str, str]], Model] = as_named
+    """What `--model` says and the options -> the encoder, built as this benchmark needs it."""
+    settings: Mapping[str, Any] | None = None
+    """Name -> settings, where labels are not propagated; single ones may be given as options."""
 
 
 class Store:

@@ -22,7 +22,6 @@ from retrace.benchmarks.carrying import CarrierSpec
 from retrace.benchmarks.records import Benchmark, SequenceResult, Store
 from retrace.datasets.records import Sequence
 from retrace.errors import RetraceError
-from retrace.propagation.carriers import Carrier
 
 Find = Callable[[str], Benchmark]
 
@@ -65,7 +64,7 @@ class Bench:
         self._sequences: dict[str, Sequence[Any]] = {
             sequence.name: sequence for sequence in self.benchmark.load(job.root, job.split).sequences
         }
-        self._carrier: Carrier = job.carrier.build()
+        self._carrier = job.carrier.build(lambda model: self.benchmark.encoder(model, job.options))
 
     def run(self, name: str) -> SequenceResult:
         """Carry, score and keep one sequence. Errors: RetraceError when it is bad."""

@@ -52,7 +52,8 @@ def build_parser() -> Parser:
             f"{name} {option}={'|'.join(allowed)}"
             for name, benchmark in BENCHMARKS.items()
             for option, allowed in benchmark.options.items()
-        ),
+        )
+        + "; settings of otb's tracker by their names, such as num_scales=5",
     )
     add(
         "--workers",

@@ -4,7 +4,8 @@
     <Sequence>/groundtruth_rect.txt       x, y, w, h per line, split by commas, tabs or spaces; the first pixel is 1
     <Sequence>/groundtruth_rect.{1,2}.txt of sequences with two targets (Jogging, Skating2)
 
-A sequence with two targets is two here, Jogging.1 and Jogging.2. Five sequences are annotated in part of their frames
+A sequence with two targets is two here, Jogging.1 and Jogging.2; of Human4, whose first file is empty, it is the second
+file that counts. Five sequences are annotated in part of their frames
 only (`RANGES`, numbers of image files). Boxes become x - 1, y - 1, w, h: the left edge of the first pixel is 0.
 
 Source: Wu, Lim, Yang, "Object Tracking Benchmark", TPAMI 2015; the ranges are those of its tracker_benchmark code.
@@ -131,7 +132,8 @@ def _sequence(root: Path, name: str, note: Callable[[str], None]) -> Sequence[Bo
     files = sorted(folder.glob(f"groundtruth_rect.{target}.txt" if target else "groundtruth_rect*.txt"))
     if not files:
         raise RetraceError(f"{folder} has no groundtruth_rect{'.' + target if target else ''}.txt.")
-    boxes = read_table(files[0], 4) - (1, 1, 0, 0)
+    file = next((file for file in files if file.read_bytes().strip()), files[0])
+    boxes = read_table(file, 4) - (1, 1, 0, 0)
     if len(boxes) != len(frames):
         note(
             f"{len(frames)} frames and {len(boxes)} boxes in {folder}; those that have both, from the first on, are "

@@ -1,5 +1,7 @@
 """Ways to carry labels through a video, all alike from outside: the readout of an encoder, and baselines.
 
+Boxes are carried by the baselines here and by `tracking.carrier`.
+
 A carrier is handed frames one after the other and the labels that are given in some of them, and hands back labels
 of every frame. Objects may begin in any frame. What it hands back is a function that finishes the frame's labels
 (enlarging and choosing), so that another thread can do that part.
@@ -7,7 +9,7 @@ of every frame. Objects may begin in any frame. What it hands back is a function
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -24,6 +26,7 @@ from retrace.propagation.engine import Propagator, Step, resize_image
 Pixels = NDArray[np.uint8]
 Ids = NDArray[np.uint8]
 Places = NDArray[np.float32]
+Rects = NDArray[np.floating]
 Value = TypeVar("Value")
 
 
@@ -56,10 +59,26 @@ class Carrier(Protocol):
         """
 
 
+class BoxCarrier(Protocol):
+    """Carries boxes."""
+
+    name: str
+
+    def boxes(self, frames: Iterable[Pixels], given: Mapping[int, Rects]) -> Iterator[Callable[[], Rects]]:
+        """Carry boxes.
+
+        Args:
+            frames: (H, W, 3) RGB, all of one size.
+            given: frame -> (N, 4) left, top, width, height in pixels; NaN for boxes that do not begin there.
+
+        Yields: for every frame a function that gives (N, 4); NaN where not (yet) there.
+        """
+
+
 class Without:
     """No encoder: labels are copied, or ride on optical flow; see `propagation.baselines`.
 
-    The flow is estimated at the size of the labels.
+    The flow is estimated at the size of the labels, for boxes at that of the frames.
 
     Args:
         name: a key of `BASELINES`.
@@ -91,17 +110,26 @@ class Without:
         self, frames: Iterable[Pixels], given: Mapping[int, Places], size: tuple[int, int]
     ) -> Iterator[Callable[[], Places]]:
         """See Carrier."""
+        return self._rows((_at(image, size) for image in frames), given, "keypoints")
+
+    def boxes(self, frames: Iterable[Pixels], given: Mapping[int, Rects]) -> Iterator[Callable[[], Rects]]:
+        """See BoxCarrier."""
+        return self._rows(frames, given, "boxes")
+
+    def _rows(
+        self, frames: Iterable[Pixels], given: Mapping[int, Rects], kind: Literal["keypoints", "boxes"]
+    ) -> Iterator[Callable[[], Places]]:
+        """Labels that are rows of numbers; a row is NaN until it is given."""
         baseline = self._make()
         nowhere = np.full_like(next(iter(given.values())), np.nan, dtype=np.float32)
         held: Places | None = None
         for index, image in enumerate(frames):
-            fitted = _at(image, size)
             if held is not None:
-                held = baseline.step(fitted).keypoints
+                held = getattr(baseline.step(image), kind)
                 assert held is not None
             if (new := given.get(index)) is not None:
                 held = np.where(np.isfinite(new), new, nowhere if held is None else held).astype(np.float32)
-                baseline.start(fitted, FrameLabels(keypoints=held))
+                baseline.start(image, _labels(kind, held))
             yield _constant(nowhere if held is None else held)
 
 
@@ -200,6 +228,10 @@ class Readout:
         codec = self.protocol.mask_codec(sorted(owners), geometry)
         confidence = torch.stack([step.confidence for step in steps]).amax(0)
         return _decode(codec, Step(torch.cat([background, objects]), confidence))
+
+
+def _labels(kind: Literal["keypoints", "boxes"], rows: Places) -> FrameLabels:
+    return FrameLabels(keypoints=rows) if kind == "keypoints" else FrameLabels(boxes=rows)
 
 
 def pasted(held: Ids | None, new: Ids) -> Ids:

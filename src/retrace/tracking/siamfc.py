@@ -299,7 +299,7 @@ class Tracker:
         device: where the work is done.
         dtype: of the encoder's weights.
 
-    Errors: ValueError when the model's stride is not the config's.
+    Errors: ValueError when the model's stride is not the config's, or the head is made for another map.
     """
 
     def __init__(
@@ -314,6 +314,10 @@ class Tracker:
         """See the class."""
         if model.stride != config.stride:
             raise ValueError(f"the model has stride {model.stride}, the tracker's settings {config.stride}")
+        if head is not None and len(head.search.weight) != model.channels:
+            raise ValueError(
+                f"the model's map has {model.channels} channels, its tracking head {len(head.search.weight)}"
+            )
         self.device = torch.device(device)
         self.config = config
         self._model = model.to(self.device, dtype)

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Unpack
@@ -20,18 +20,20 @@ import torch
 
 from retrace import __version__
 from retrace.benchmarks import BENCHMARKS, find
-from retrace.benchmarks.carrying import CarrierSpec
+from retrace.benchmarks.carrying import CarrierSpec, Settings
 from retrace.benchmarks.records import Benchmark, SequenceResult
 from retrace.benchmarks.runner import Job, run
 from retrace.datasets import root_of
 from retrace.datasets.records import Dataset
 from retrace.devices import choose_device
-from retrace.encoders import Model, load
+from retrace.encoders import Model
 from retrace.errors import RetraceError, UsageError
 from retrace.files import atomic_path
 from retrace.metrics.summary import Difference, paired_difference
 from retrace.propagation.baselines import BASELINES
 from retrace.propagation.protocols import Protocol
+from retrace.tracking.carrier import SiamFC
+from retrace.tracking.siamfc import SiamFCConfig
 from retrace.verbs import evaluate_report
 from retrace.verbs.output import RunFolder
 from retrace.verbs.propagate import DTYPES, Knobs, resolve_protocol
@@ -70,7 +72,7 @@ def evaluate(
     out: str | Path | None = None,
     split: str | None = None,
     sequences: Sequence[str] | None = None,
-    protocol: str | Protocol | None = None,
+    protocol: str | Settings | None = None,
     options: Mapping[str, str] | None = None,
     workers: int = 0,
     device: str = "auto",
@@ -90,8 +92,8 @@ def evaluate(
             continues an interrupted run. None keeps nothing.
         split: part of the data; None is the benchmark's default.
         sequences: names of some sequences; None takes all.
-        protocol: published settings by name, a Protocol, or None for the benchmark's own.
-        options: of the benchmark, such as PCK's dialect.
+        protocol: published settings by name, a Protocol (for boxes a SiamFCConfig), or None for the benchmark's own.
+        options: of the benchmark, such as PCK's dialect; where boxes are tracked, settings of the tracker too.
         workers: processes; 0 chooses as many as there are cores (one on a GPU). Results do not depend on it.
         device: "auto", "cpu", "cuda", ...
         dtype: of features, "float32", "bfloat16" or "float16".
@@ -114,13 +116,21 @@ def evaluate(
     if workers < 0:
         raise UsageError(f"workers is {workers}; expected a number of processes, 0 to choose.")
     place = choose_device(device)
-    rules = resolve_protocol(task.protocol if protocol is None else protocol, knobs)
-    chosen = _options(task, options or {})
+    rules, described, rest = _protocol(task, protocol, knobs, options or {})
+    chosen = _options(task, rest)
     folder = Path(root_of(benchmark, root)) if task.needs_root else Path()
     data = task.load(folder, split)
     names = _names(data, sequences)
     baseline = isinstance(model, str) and model in BASELINES
-    encoder = None if baseline else (model if isinstance(model, Model) else load(model))
+    encoder = None if baseline else task.encoder(model, chosen)
+    if isinstance(rules, SiamFCConfig) and encoder is not None:
+        try:
+            SiamFC(encoder, rules)
+        except ValueError as error:
+            raise UsageError(
+                f"{encoder.name!r} cannot be tracked with: {error}. Choose another --model, or for a ResNet "
+                "features=res5-paper."
+            ) from error
     made_by = {
         "name": str(model) if encoder is None else encoder.name,
         "sha256": "" if encoder is None else encoder.sha256,
@@ -132,7 +142,7 @@ def evaluate(
         "root": str(data.root.resolve()) if task.needs_root else str(data.root),
         "sequences": " ".join(names),
         "model": f"{made_by['name']} {made_by['sha256'][:16]}".strip(),
-        "protocol": "none" if baseline else json.dumps(asdict(rules)),
+        "protocol": "none" if baseline else json.dumps(described),
         "options": json.dumps(chosen, sort_keys=True),
         "dtype": dtype,
         "device": place.type,
@@ -149,7 +159,7 @@ def evaluate(
         "names": names,
         "model": made_by,
         "encoder": encoder,
-        "protocol": None if baseline else rules,
+        "protocol": None if baseline else described,
         "options": chosen,
         "device": str(place),
         "dtype": dtype,
@@ -221,11 +231,59 @@ def _read_run(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, float]]
         ) from error
 
 
+def _protocol(
+    task: Benchmark, protocol: str | Settings | None, knobs: Knobs, options: Mapping[str, str]
+) -> tuple[Settings, dict[str, Any], dict[str, str]]:
+    """The settings, the same as results describe them, and the options that are none of theirs."""
+    if task.settings is None:
+        if protocol is not None and not isinstance(protocol, str | Protocol):
+            raise UsageError(f"{task.name} takes a propagation protocol, not a {type(protocol).__name__}.")
+        rules = resolve_protocol(task.protocol if protocol is None else protocol, knobs)
+        return rules, asdict(rules), dict(options)
+    given = [name for name, value in knobs.items() if value is not None]
+    if given:
+        raise UsageError(
+            f"{task.name} propagates nothing, so {given[0]} means nothing there. Its settings are a --protocol "
+            f"({', '.join(task.settings)}) and --option NAME=VALUE."
+        )
+    name = task.protocol if protocol is None else protocol if isinstance(protocol, str) else "custom"
+    base = task.settings.get(name) if protocol is None or isinstance(protocol, str) else protocol
+    if base is None:
+        raise UsageError(
+            f"Protocol {name!r} is unknown. {task.name} takes one of {', '.join(task.settings)}."
+        )
+    if not isinstance(base, type(task.settings[task.protocol])):
+        expected = type(task.settings[task.protocol]).__name__
+        raise UsageError(f"{task.name} takes a {expected}, not a {type(base).__name__}.")
+    own = {key: text for key, text in options.items() if key in asdict(base)}
+    try:
+        changed = replace(base, **{key: _typed(key, text, getattr(base, key)) for key, text in own.items()})
+    except ValueError as error:
+        raise UsageError(f"{error}. Correct that option.") from error
+    rest = {key: text for key, text in options.items() if key not in own}
+    return changed, {"name": name, **asdict(changed)}, rest
+
+
+def _typed(name: str, text: str, like: Any) -> Any:
+    """An option's text as what it replaces is.
+
+    Errors: ValueError that says what was expected.
+    """
+    try:
+        if isinstance(like, bool):
+            return {"true": True, "yes": True, "false": False, "no": False}[text.lower()]
+        return text if isinstance(like, str) else float(text) if isinstance(like, float) else int(text)
+    except (KeyError, ValueError):
+        kind = "true or false" if isinstance(like, bool) else "a number" if isinstance(like, float) else ""
+        raise ValueError(f"{name} is {text!r}; expected {kind or 'a whole number'}") from None
+
+
 def _options(task: Benchmark, given: Mapping[str, str]) -> dict[str, str]:
     chosen = {name: allowed[0] for name, allowed in task.options.items()}
     for name, value in given.items():
         if name not in task.options:
-            known = ", ".join(task.options) or "none"
+            settings = () if task.settings is None else asdict(task.settings[task.protocol])
+            known = ", ".join([*task.options, *settings]) or "none"
             raise UsageError(f"{task.name} has no option {name!r}; it has {known}.")
         if value not in task.options[name]:
             raise UsageError(
@@ -307,7 +365,7 @@ def _run(
         },
         "notes": [problem.sentence for problem in data.problems if not problem.excluded],
         "model": settings["model"] | _described(settings["encoder"]),
-        "protocol": None if settings["protocol"] is None else asdict(settings["protocol"]),
+        "protocol": settings["protocol"],
         "options": dict(job.options),
         "device": settings["device"],
         "dtype": settings["dtype"],

@@ -30,6 +30,7 @@ WORST, SHOWN, WIDTH = 5, 5, 360
 """Sequences and frames of each in the strips, and pixels across."""
 MANY = 60
 """From so many sequences on, bars have no names."""
+BLUE = (0, 114, 178)
 GREY, ACCENT = "var(--faint)", "var(--accent)"
 
 
@@ -195,24 +196,31 @@ def _cell(value: float | None) -> str:
 def _differences(row: Published, task: Benchmark, summary: Mapping[str, Any]) -> str:
     """The protocol of a published row and the settings in which it differs from ours."""
     name = row.protocol.get(task.name)
-    if name is None or name not in PROTOCOLS:
+    known: Mapping[str, Any] = PROTOCOLS if task.settings is None else task.settings
+    if name is None or name not in known:
         return "<span class='hint'>not known</span>"
     if summary["protocol"] is None:
         return escape(name)
-    ours, theirs = _flat(summary["protocol"]), _flat(asdict(PROTOCOLS[name]))
+    ours, theirs = _flat(summary["protocol"]), _flat(asdict(known[name]))
     differing = [
         f"{key} {_word(theirs[key])}" for key in theirs if _word(theirs[key]) != _word(ours.get(key))
     ]
+    options = row.options.get(task.name, {})
+    differing += [f"{key} {value}" for key, value in options.items() if summary["options"].get(key) != value]
     if not differing:
         return f"{escape(name)} <span class='same'>same</span>"
     return f"{escape(name)} <span class='differs'>&ne;</span> <span class='hint'>{escape(', '.join(differing))}</span>"
 
 
 def _flat(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    rules = dict(protocol["rules"])
+    rules = dict(protocol.get("rules", {}))
     return {
         key: value for key, value in {**protocol, **rules}.items() if key not in ("name", "source", "rules")
     }
+
+
+def _source(protocol: Mapping[str, Any]) -> list[str]:
+    return [f"({protocol['source']})"] if "source" in protocol else []
 
 
 def _word(value: Any) -> str:
@@ -346,11 +354,11 @@ def _strips(
             f"<h3>{escape(result.name)} <span class='hint'>{shown(result.scores[metric.key], metric)} "
             f"{escape(metric.label)}</span></h3><div class='strip'>{images}</div>"
         )
-    what = (
-        "Filled: carried. White outline: the truth."
-        if task.label in ("mask", "parts")
-        else "Discs: carried. Rings: the truth; a line joins the two."
-    )
+    what = {
+        "mask": "Filled: carried. White outline: the truth.",
+        "parts": "Filled: carried. White outline: the truth.",
+        "boxes": "Blue: carried. White: the truth.",
+    }.get(task.label, "Discs: carried. Rings: the truth; a line joins the two.")
     return f"<p class='hint'>{what} Numbers are frames.</p>" + "".join(blocks) if blocks else ""
 
 
@@ -406,8 +414,20 @@ def _drawn(
                     )
                     cv2.drawContours(canvas, outline, -1, (255, 255, 255), 1, cv2.LINE_AA)
         return canvas
+    if task.label == "boxes":
+        box = np.array(path.read_text().splitlines()[frame].split(","), dtype=np.float64) - (1, 1, 0, 0)
+        return _boxes(small, box * scale, sequence.read(frame).xywh[0] * scale)
     places = np.array(json.loads(path.read_text())["points"][frame], dtype=np.float64)
     return _points(small, places * scale, truth, scale)
+
+
+def _boxes(image: Pixels, carried: NDArray[np.float64], truth: NDArray[np.float64]) -> Pixels:
+    canvas = image.copy()
+    for box, colour, width in ((truth, (0, 0, 0), 4), (truth, (255, 255, 255), 2), (carried, BLUE, 2)):
+        if np.isfinite(box).all():
+            ends = np.concatenate([box[:2], box[:2] + box[2:]]).clip(-1e4, 1e4).round().astype(int).tolist()
+            cv2.rectangle(canvas, (ends[0], ends[1]), (ends[2], ends[3]), colour, width, cv2.LINE_AA)
+    return canvas
 
 
 def _points(image: Pixels, carried: NDArray[np.float64], truth: Points | None, scale: float) -> Pixels:
@@ -476,7 +496,7 @@ def _settings(summary: Mapping[str, Any]) -> str:
         rows.append(("map", f"stride {model['stride']}, {model['channels']} channels{note}"))
     if summary["protocol"]:
         rows += [
-            ("protocol", f"{summary['protocol']['name']} ({summary['protocol']['source']})"),
+            ("protocol", " ".join([summary["protocol"]["name"], *_source(summary["protocol"])])),
             ("its settings", ", ".join(f"{k} {_word(v)}" for k, v in _flat(summary["protocol"]).items())),
         ]
     rows += [("options", ", ".join(f"{k} {v}" for k, v in summary["options"].items()) or "none")]
