@@ -1,6 +1,7 @@
 """The readout equals the plain dense computation, in every dialect, for every tile."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -29,6 +30,7 @@ def dense(query, keys, values, context, free, rules: Rules):
         inside = shape(H, W, rules.radius)
     labels = torch.zeros(H * W, L)
     similarity = torch.zeros(H * W)
+    table = values[context].reshape(-1, H, W, L)
     frame_of = torch.arange(len(context)).repeat_interleave(H * W)
     rows = values[context].reshape(-1, L)
     allowed = torch.cat([torch.ones_like(inside) if unbound else inside for unbound in free], dim=1)
@@ -49,8 +51,40 @@ def dense(query, keys, values, context, free, rules: Rules):
         else:
             weights = weights * keep
         labels[i] = weights @ rows
+        if rules.subcell:
+            planes = scores.view(len(context), H, W)
+            labels[i] = sum(
+                weights[j]
+                * between(table[j // (H * W)], *peak(planes[j // (H * W)], j % (H * W) // W, j % W))
+                for j in torch.where(keep)[0].tolist()
+            )
         similarity[i] = (weights * scores.masked_fill(weights == 0, 0)).sum()
     return labels.view(H, W, L), similarity.view(H, W)
+
+
+def peak(plane, y: int, x: int) -> tuple[float, float]:
+    """Where the parabolas through (y, x) and the nodes beside it have their tops, at most half a cell away."""
+    found = []
+    for before, after in (((y - 1, x), (y + 1, x)), ((y, x - 1), (y, x + 1))):
+        shift = 0.0
+        if min(before) >= 0 and after[0] < H and after[1] < W:
+            left, middle, right = (float(plane[at]) for at in (before, (y, x), after))
+            curvature = left - 2 * middle + right
+            if left > -math.inf and right > -math.inf and curvature < 0:
+                shift = min(max((left - right) / (2 * curvature), -0.5), 0.5)
+        found.append(shift)
+    return y + found[0], x + found[1]
+
+
+def between(plane, y: float, x: float):
+    """Bilinear value of a map (H, W, L)."""
+    top, left = math.floor(y), math.floor(x)
+    value = torch.zeros(plane.shape[-1])
+    for row, column in itertools.product((top, top + 1), (left, left + 1)):
+        share = (1 - abs(y - row)) * (1 - abs(x - column))
+        if share > 0:
+            value += share * plane[row, column]
+    return value
 
 
 DIALECTS = [
@@ -61,6 +95,9 @@ DIALECTS = [
     Rules(0.2, None, "disc", 3),
     Rules(0.07, None, "disc", None),
     Rules(0.07, 3, "square", 2, joint=False),
+    Rules(0.07, 10, "disc", 3, subcell=True),
+    Rules(0.07, 4, "square", 2, subcell=True),
+    Rules(0.2, 3, "disc", 3, joint=False, subcell=True),
     Rules(0.07, 10, "disc", 1.0),  # the window is the cell itself: fewer candidates than k
 ]
 
@@ -70,7 +107,8 @@ DIALECTS = [
 def test_equals_dense(rules, tile):
     """Equals dense."""
     query, keys, values = stored()
-    context, free = [0, 0, 3, 1], [True, False, False, False]
+    # the same node in a windowed and in a free frame is a tie, with different nodes beside it
+    context, free = [2 if rules.subcell else 0, 0, 3, 1], [True, False, False, False]
     reading = readout(query, keys, values, context=context, free=free, rules=rules, tile=tile)
     labels, similarity = dense(query, keys, values, context, free, rules)
     torch.testing.assert_close(reading.labels, labels, atol=1e-5, rtol=0)
@@ -189,3 +227,36 @@ def test_shapes_are_checked():
         readout(query[:-1], keys, values, context=[0], free=[False], rules=Rules())
     with pytest.raises(ValueError, match="at least one"):
         readout(query, keys, values, context=[], free=[], rules=Rules())
+
+
+@pytest.mark.parametrize(("dy", "dx"), [(0.0, 0.3), (-0.45, 0.2), (1.25, -0.4)])
+def test_subcell_reads_between_the_nodes(dy, dx):
+    """Features that say where a point is, and labels that are its coordinates: what is read is the point itself."""
+    rows, columns = torch.meshgrid(torch.arange(H).float(), torch.arange(W).float(), indexing="ij")
+    places = torch.cartesian_prod(torch.linspace(-1, H, 24), torch.linspace(-1, W, 32))  # of soft bumps
+
+    def features(y, x):
+        distance = (y[..., None] - places[:, 0]) ** 2 + (x[..., None] - places[:, 1]) ** 2
+        return normalise((-distance / 8).exp(), -1)
+
+    query, keys = features(rows + dy, columns + dx), features(rows, columns)[None]
+    values = torch.stack([rows, columns], dim=-1)[None]
+    true = torch.stack([rows + dy, columns + dx], dim=-1)[2:-2, 2:-2]
+    error = {}
+    for subcell in (True, False):
+        rules = Rules(0.001, 1, "disc", 3, subcell=subcell)
+        labels = readout(query, keys, values, context=[0], free=[False], rules=rules).labels
+        error[subcell] = (labels[2:-2, 2:-2] - true).abs().amax().item()
+    assert error[True] < 0.02
+    assert error[False] == pytest.approx(max(abs(dy - round(dy)), abs(dx - round(dx))), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [{"top_k": None}, {"keep_ties": True}, {"softmax": "frame", "joint": False}],
+    ids=repr,
+)
+def test_subcell_needs_kept_nodes(rules):
+    """Where not k nodes are kept there is nothing to move."""
+    with pytest.raises(ValueError, match="subcell reads from k kept nodes"):
+        Rules(**rules, subcell=True)

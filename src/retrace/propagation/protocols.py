@@ -142,9 +142,9 @@ PROTOCOLS: dict[str, Protocol] = {
     for protocol in (
         Protocol(
             "default",
-            "CRW paper's numbers; labels on the nodes; nodes whitened by 0.5 and a temperature that fits them",
+            "CRW paper's numbers; labels on the nodes, read between them; nodes whitened by 0.5 and a temperature that fits",
             20,
-            rules=Rules(0.25, 10, "disc", 12),
+            rules=Rules(0.15, 10, "disc", 12, subcell=True),
             whiten=0.5,
             seed="area",
             keypoints="exact",

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, cast
 
@@ -29,11 +29,12 @@ from retrace.propagation.protocols import PROTOCOLS, Protocol
 from retrace.verbs.labelled_run import FrameResult, LabelledRun, filled, sureness
 from retrace.verbs.output import RunFolder, video_identity
 from retrace.video.decode import Frame, VideoReader, open_video
+from retrace.walk.readout import Rules
 
 DEFAULT_SHORT_SIDE = 480
 """Without a named protocol, larger videos are worked on at this short side, pixels; smaller ones at their own size."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_RULES = ("temperature", "top_k", "shape", "radius", "joint", "softmax", "keep_ties")
+_RULES = tuple(rule.name for rule in fields(Rules))
 
 
 class Knobs(TypedDict, total=False):
@@ -55,6 +56,7 @@ class Knobs(TypedDict, total=False):
     joint: bool | None
     softmax: str | None
     keep_ties: bool | None
+    subcell: bool | None
     normalise_features: bool | None
     whiten: float | None
     feed_back: str | None

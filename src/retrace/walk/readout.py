@@ -37,6 +37,7 @@ class Rules:
         softmax: "kept" normalises over the nodes that are kept; "frame" over all allowed nodes of each frame, sums what
             is kept and divides by the number of frames (TimeCycle).
         keep_ties: keep every node that ties with the k-th (DINO).
+        subcell: labels are read where the affinity peaks between the nodes, see `_shifts`. Not in any of the papers.
     """
 
     temperature: float = 0.07
@@ -46,6 +47,7 @@ class Rules:
     joint: bool = True
     softmax: str = "kept"
     keep_ties: bool = False
+    subcell: bool = False
 
     def __post_init__(self) -> None:
         """Errors: ValueError naming the field, what it was and what it may be."""
@@ -64,6 +66,10 @@ class Rules:
             raise ValueError(f"softmax is {self.softmax!r}; expected 'kept' or 'frame'")
         if self.softmax == "frame" and self.joint:
             raise ValueError("softmax='frame' normalises each frame by itself; it needs joint=False")
+        if self.subcell and (self.top_k is None or self.keep_ties or self.softmax == "frame"):
+            raise ValueError(
+                "subcell reads from k kept nodes; it needs top_k, softmax='kept' and keep_ties=False"
+            )
 
 
 @dataclass(frozen=True)
@@ -153,7 +159,7 @@ def readout(
             elif rules.top_k is None or rules.keep_ties:
                 read, best = _read_all(parts, table, rules)
             else:
-                read, best = _read_kept(parts, table, rules)
+                read, best = _read_kept(parts, table, rules, w)
             labels[y : y + rows, x : x + columns] = read.view(*block.shape[:2], -1)
             similarity[y : y + rows, x : x + columns] = best.view(block.shape[:2])
     return Reading(labels, similarity)
@@ -255,35 +261,98 @@ def _group_size(n: int, k: int) -> int:
     return min(divisors, key=lambda size: n / size + k * size)
 
 
-def _kept(part: Part, k: int) -> tuple[Tensor, Tensor]:
-    """Values and stored row numbers of the k best candidates of a part, each (q, k)."""
+@dataclass(frozen=True)
+class Kept:
+    """The best candidates of every target node, from one part or several.
+
+    Attributes:
+        values: (q, k) affinities.
+        nodes: (q, k) row numbers among all stored nodes.
+        shifts: (q, k, 2) from each node to where the affinity peaks, (dy, dx) in cells; None without `Rules.subcell`.
+    """
+
+    values: Tensor
+    nodes: Tensor
+    shifts: Tensor | None
+
+
+def _kept(part: Part, rules: Rules) -> Kept:
+    """The k best candidates of a part."""
+    k = rules.top_k or len(part.scores)
     values, rows = _best(part.scores, k, _group_size(len(part.scores), k))
-    return values, part.stored(rows)
+    return Kept(values, part.stored(rows), _shifts(part, values, rows) if rules.subcell else None)
 
 
-def _read_kept(parts: list[Part], table: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:
+def _shifts(part: Part, values: Tensor, rows: Tensor) -> Tensor:
+    """From each kept candidate (q, k) to the peak of the parabola through its affinity and those beside it, per axis.
+
+    Returns: (q, k, 2), (dy, dx) between -1/2 and 1/2; 0 along an axis that the window or the border cuts off there, and
+        where the three affinities do not bend downwards.
+    """
+    height, width = part.nodes.shape
+    columns = part.scores.t()  # (q, n)
+    place = rows % (height * width)
+    shifts = []
+    for position, length, stride in ((place // width, height, width), (place % width, width, 1)):
+        inside = (position > 0) & (position < length - 1)
+        before = columns.gather(1, torch.where(inside, rows - stride, rows)).float()
+        after = columns.gather(1, torch.where(inside, rows + stride, rows)).float()
+        bend = 2 * values.float() - before - after  # inf where the window ends
+        peaked = inside & (bend > 0) & bend.isfinite()
+        shifts.append(
+            torch.where(peaked, (after - before) / (2 * bend), 0.0).nan_to_num_(0.0).clamp_(-0.5, 0.5)
+        )
+    return torch.stack(shifts, dim=-1)
+
+
+def _read_kept(parts: list[Part], table: Tensor, rules: Rules, width: int) -> tuple[Tensor, Tensor]:
     """Softmax over the k best. Returns labels (q, L) and similarity (q,)."""
     assert rules.top_k is not None
     if rules.joint:
-        found = [_kept(part, rules.top_k) for part in parts]
+        found = [_kept(part, rules) for part in parts]
     else:
-        found = [_kept(frame, rules.top_k) for part in parts for frame in _frames(part)]
-    values = torch.cat([value for value, _ in found], dim=1)
-    rows = torch.cat([row for _, row in found], dim=1)
+        found = [_kept(frame, rules) for part in parts for frame in _frames(part)]
+    values = torch.cat([kept.values for kept in found], dim=1)
+    nodes = torch.cat([kept.nodes for kept in found], dim=1)
+    shifts = (
+        torch.cat([kept.shifts for kept in found if kept.shifts is not None], dim=1)
+        if rules.subcell
+        else None
+    )
     if rules.joint and len(found) > 1:
         values, chosen = values.topk(min(rules.top_k, values.shape[1]), dim=1)
-        rows = rows.gather(1, chosen)
+        nodes = nodes.gather(1, chosen)
+        shifts = None if shifts is None else shifts.gather(1, chosen[:, :, None].expand(-1, -1, 2))
     values = values.float()
     weights = (values / rules.temperature).softmax(1)  # (q, k)
-    labels = F.embedding_bag(rows, table, per_sample_weights=weights.to(table.dtype), mode="sum")
-    return labels.float(), _weighted_mean(weights, values)
+    if shifts is not None:
+        nodes, shares = _around(nodes, shifts, width)
+        labels = _sum(nodes, weights[:, :, None] * shares, table)
+    else:
+        labels = _sum(nodes, weights, table)
+    return labels, _weighted_mean(weights, values)
+
+
+def _around(nodes: Tensor, shifts: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """The four nodes round each shifted node (q, k), and the bilinear share of each: both (q, k, 4)."""
+    down, right = shifts.sign().long().unbind(-1)
+    dy, dx = shifts.abs().unbind(-1)
+    corners = torch.stack([nodes, nodes + down * width, nodes + right, nodes + down * width + right], dim=-1)
+    shares = torch.stack([(1 - dy) * (1 - dx), dy * (1 - dx), (1 - dy) * dx, dy * dx], dim=-1)
+    return corners, shares
+
+
+def _sum(nodes: Tensor, weights: Tensor, table: Tensor) -> Tensor:
+    """Labels (q, L) of stored nodes (q, ...), summed by weights of the same shape."""
+    weights = weights.flatten(1).to(table.dtype)
+    return F.embedding_bag(nodes.flatten(1), table, per_sample_weights=weights, mode="sum").float()
 
 
 def _read_all(parts: list[Part], table: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:
     """Softmax over everything allowed, or over all that reaches the k-th best value."""
     threshold: Tensor | None = None
     if rules.top_k is not None:
-        best = torch.cat([_kept(part, rules.top_k)[0] for part in parts], dim=1)  # (q, parts * k)
+        best = torch.cat([_kept(part, rules).values for part in parts], dim=1)  # (q, parts * k)
         threshold = best.topk(min(rules.top_k, best.shape[1]), dim=1).values[:, -1]  # (q,)
     scores = torch.cat([part.scores for part in parts]).float()  # (n, q)
     rows = torch.cat(
@@ -303,12 +372,10 @@ def _read_frames(parts: list[Part], table: Tensor, rules: Rules, frames: int) ->
     for part in parts:
         for frame in _frames(part):
             total = (frame.scores.float() / rules.temperature).logsumexp(0)  # (q,)
-            values, rows = _kept(frame, rules.top_k or len(frame.scores))
-            values = values.float()
+            kept = _kept(frame, rules)
+            values = kept.values.float()
             weights = (values / rules.temperature - total[:, None]).exp()  # (q, k)
-            read = F.embedding_bag(
-                rows, table, per_sample_weights=weights.to(table.dtype), mode="sum"
-            ).float()
+            read = _sum(kept.nodes, weights, table)
             best = _weighted_mean(weights / weights.sum(1, keepdim=True), values)
             labels = read if labels is None else labels + read
             similarity = best if similarity is None else similarity + best
