@@ -142,7 +142,7 @@ PROTOCOLS: dict[str, Protocol] = {
     for protocol in (
         Protocol(
             "default",
-            "CRW paper's numbers; labels on the nodes, read between them; nodes whitened by 0.5 and a temperature that fits",
+            "CRW paper's numbers; labels on the nodes, read between them; nodes whitened by 0.5",
             20,
             rules=Rules(0.15, 10, "disc", 12, subcell=True),
             whiten=0.5,
