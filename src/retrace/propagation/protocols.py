@@ -144,7 +144,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "default",
             "CRW paper's numbers; labels on the nodes, read between them; nodes whitened by 0.5",
             20,
-            rules=Rules(0.15, 10, "disc", 12, subcell=True),
+            rules=Rules(0.2, 10, "disc", 12, subcell=True),
             whiten=0.5,
             seed="area",
             keypoints="exact",
