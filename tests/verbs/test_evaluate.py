@@ -92,6 +92,7 @@ def test_report_stands_alone(davis: Path, tmp_path: Path) -> None:
     ):
         assert text in page
     assert page.count("data:image/jpeg;base64,") == 3 * 4
+    assert page.count("<tr><td>above 10 %</td>") == 1
     assert "http" not in page
     assert "same</span>" in page  # CRW's row has our protocol
     assert "radius 18" in page  # STFC3's has not
@@ -261,4 +262,6 @@ def test_a_number_that_some_sequences_lack_says_so(tmp_path: Path) -> None:
     page = (tmp_path / "out" / "report.html").read_text()
     assert "0 of 2 sequences" in page
     assert "Without this number: cat, cow." in page
+    assert "What became of labels, by size" in page
+    assert "longer side of the joints&#x27; box" in page
     assert json.loads((tmp_path / "out" / "result.json").read_text())["scores"]["PCK"] is None

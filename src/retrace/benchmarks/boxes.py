@@ -14,6 +14,7 @@ from retrace.benchmarks.carrying import carry, read_frames
 from retrace.benchmarks.masks import reader
 from retrace.benchmarks.networks import res5
 from retrace.benchmarks.records import Benchmark, Metric, SequenceResult, Submission, as_named
+from retrace.benchmarks.sizes import BOXES, count_boxes
 from retrace.datasets.records import Boxes, Sequence
 from retrace.encoders import Model
 from retrace.errors import RetraceError
@@ -74,6 +75,8 @@ def _otb(
     submission.text(PATH.format(sequence=sequence.name), "\n".join(lines) + "\n")
     curves = _curves(written, truth + FIRST_PIXEL, options["toolkit"])
     overlap = iou(found, truth)
+    height, width = sequence.size or (0, 0)
+    areas = truth[:, 2:].clip(0).prod(1) / max(height * width, 1)
     later = range(1, len(truth))
     result = SequenceResult(
         sequence.name,
@@ -81,7 +84,11 @@ def _otb(
         len(truth),
         {},
         frames={"frame": [float(t) for t in later], "mean_IoU": [float(overlap[t]) for t in later]},
-        raw={"curves": [curve.tolist() for curve in curves], "mean_IoU": mean_of_numbers(overlap[1:])},
+        raw={
+            "curves": [curve.tolist() for curve in curves],
+            "mean_IoU": mean_of_numbers(overlap[1:]),
+            "confusion_by_size": count_boxes(overlap[1:], areas[1:]).tolist(),
+        },
     )
     result.scores.update(_summarise([result], options))
     return result
@@ -106,5 +113,6 @@ OTB = Benchmark(
     PATH,
     options={"features": FEATURES, "toolkit": ("got10k", "pysot-toolkit", "stvir")},
     encoder=encoder,
+    sizes=BOXES,
     settings=PROTOCOLS,
 )

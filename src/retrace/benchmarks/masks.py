@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from retrace.benchmarks.carrying import carry, read_frames
 from retrace.benchmarks.records import Benchmark, Metric, SequenceResult, Submission
+from retrace.benchmarks.sizes import OBJECTS, count_objects
 from retrace.datasets import READERS
 from retrace.datasets.records import Dataset, Sequence
 from retrace.errors import RetraceError
@@ -29,10 +30,6 @@ METRICS = (
     Metric("F_recall", "F recall"),
     Metric("F_decay", "F decay", higher_is_better=False),
 )
-SIZES = (0.005, 0.02, 0.1, 1.0)
-"""Upper ends of the classes of object size, shares of the frame's area."""
-OUTCOMES = ("right", "another object", "missed", "false")
-"""What became of an object's pixels, and pixels that are falsely given to it."""
 
 
 def handed_out(sequence: Sequence[Ids]) -> dict[int, Ids]:
@@ -80,7 +77,7 @@ def score_masks(
     scored = [t for t in sequence.annotated if (first_and_last or 0 < t < last)]
     values: dict[int, list[tuple[int, float, float]]] = {i: [] for i in objects}
     sizes: dict[int, list[float]] = {i: [] for i in objects}
-    confusion = np.zeros((len(SIZES), len(OUTCOMES)), np.int64)
+    confusion = OBJECTS.empty()
 
     def one(frame: int, prediction: Ids) -> None:
         submission.mask(path.format(sequence=sequence.name, frame=frame_name(sequence, frame)), prediction)
@@ -92,12 +89,8 @@ def score_masks(
         table = counts(prediction, truth, objects)
         for i, (j, f) in zip(here, frame_scores(prediction, truth, here), strict=True):
             values[i].append((frame, float(j), float(f)))
-            area = float(table[i].sum() / truth.size)
-            sizes[i].append(area)
-            row = int(np.searchsorted(SIZES, area))
-            right, missed = table[i, i], table[i, 0]
-            others = table[i].sum() - right - missed
-            confusion[row] += [right, others, missed, table[:, i].sum() - right]
+            sizes[i].append(float(table[i].sum() / truth.size))
+        confusion[:] += count_objects(table, here, truth.size)
 
     wanted = set(scored)
     carry(carrier.masks(read_frames(sequence), given), one, sequence.num_frames, sequence.name)
@@ -220,6 +213,7 @@ DAVIS2017 = Benchmark(
     summarise,
     DAVIS_PATH,
     official_tables,
+    sizes=OBJECTS,
 )
 DAVIS2016 = replace(DAVIS2017, name="davis2016", title="DAVIS-2016", load=reader("davis2016"))
 YOUTUBEVOS = Benchmark(
@@ -232,4 +226,5 @@ YOUTUBEVOS = Benchmark(
     _youtubevos,
     summarise,
     YOUTUBEVOS_PATH,
+    sizes=OBJECTS,
 )

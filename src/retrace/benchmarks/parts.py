@@ -1,14 +1,16 @@
 """VIP: human parts of the first annotated frame are carried; semantic mIoU, and AP^r_vol when instances are carried."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrace.benchmarks.carrying import carry, read_frames
-from retrace.benchmarks.masks import frame_name, reader
+from retrace.benchmarks.masks import counts, frame_name, reader
 from retrace.benchmarks.records import Benchmark, Metric, SequenceResult, Submission
+from retrace.benchmarks.sizes import OBJECTS, count_objects
 from retrace.datasets.records import Parts, Sequence
 from retrace.errors import RetraceError
 from retrace.metrics.parts import (
@@ -63,6 +65,7 @@ def _vip(
     matrices: list[NDArray[np.int64]] = []
     times: list[int] = []
     matches: list[dict[int, Matches]] = []
+    by_size = OBJECTS.empty()
 
     def one(frame: int, carried: Ids) -> None:
         if frame not in annotated:
@@ -74,12 +77,16 @@ def _vip(
         truth = sequence.truth(frame)
         assert truth is not None
         matrices.append(confusion(classes, truth.classes))
+        scored = truth.classes < CLASSES
+        table_of_pixels = counts(classes[scored], truth.classes[scored], list(CLASS_RANGE))
+        there = [c for c in CLASS_RANGE if table_of_pixels[c].any()]
+        by_size[:] += count_objects(table_of_pixels, there, truth.classes.size)
         times.append(frame)
         if instances and truth.instances is not None and truth.table is not None:
-            there = table[np.isin(table[:, 0], np.unique(carried))]
+            carried_there = table[np.isin(table[:, 0], np.unique(carried))]
             matches.append(
                 match_instances(
-                    PartFrame(carried, there), PartFrame(truth.instances, truth.table), CLASS_RANGE
+                    PartFrame(carried, carried_there), PartFrame(truth.instances, truth.table), CLASS_RANGE
                 )
             )
 
@@ -97,6 +104,7 @@ def _vip(
         },
         raw={
             "confusion": np.sum(matrices, axis=0).tolist(),
+            "confusion_by_size": by_size.tolist(),
             "matches": [{str(c): list(m) for c, m in frame.items()} for frame in matches],
         },
     )
@@ -131,4 +139,11 @@ VIP = Benchmark(
     _summarise,
     PATH,
     options={"carry": ("classes", "instances")},
+    sizes=replace(
+        OBJECTS,
+        of="size of the part in the frame, share of the frame",
+        outcomes=("right", "another part", "missed", "false"),
+        unit="Percent of the true pixels of the parts of that size, all instances of a part in a frame taken as one, "
+        "all frames together; false pixels were given to the part and are none of its own.",
+    ),
 )

@@ -15,12 +15,16 @@ from retrace.benchmarks.carrying import carry, read_frames
 from retrace.benchmarks.masks import reader
 from retrace.benchmarks.poses import PATH, mean_over_sequences, plain
 from retrace.benchmarks.records import Benchmark, Metric, SequenceResult, Submission
+from retrace.benchmarks.sizes import count_points, points_table, spans
 from retrace.datasets.records import Points, Sequence
 from retrace.errors import RetraceError
 from retrace.metrics.points import SIZE, Mode, Queries, sample_queries, tapvid
 from retrace.propagation.carriers import Carrier
 
 Places = NDArray[np.float64]
+REACH = 8
+"""Pixels at 256 x 256 within which a point is right over time and by size."""
+SIZES = points_table("diagonal of the box round the visible points", f"{REACH} pixels at 256 x 256")
 METRICS = (
     Metric("average_jaccard", "average Jaccard"),
     Metric("average_pts_within_thresh", "points within, mean"),
@@ -98,12 +102,23 @@ def _tapvid(
     for track, row in first.items():
         written[:, track] = tracks[row] / scale
     submission.text(PATH.format(sequence=sequence.name), json.dumps({"points": plain(np.round(written, 3))}))
-    near = np.linalg.norm(filled - queries.tracks, axis=-1) < 8
+    near = np.linalg.norm(filled - queries.tracks, axis=-1) < REACH
     times = np.arange(sequence.num_frames)
     counted = ~queries.occluded & (
         times > queries.frame[:, None] if mode == "first" else times != queries.frame[:, None]
     )
     there = [t for t in range(sequence.num_frames) if counted[:, t].any()]
+    seen = xy.transpose(1, 0, 2)  # (T, N, 2)
+    by_size = count_points(
+        SIZES,
+        tracks.transpose(1, 0, 2),
+        queries.tracks.transpose(1, 0, 2),
+        near.T,
+        counted.T,
+        np.full(sequence.num_frames, float(REACH)),
+        spans(seen, ~occluded.T) / np.hypot(SIZE, SIZE),
+        queries.track,
+    )
     return SequenceResult(
         sequence.name,
         sequence.num_frames,
@@ -113,6 +128,7 @@ def _tapvid(
             "frame": [float(t) for t in there],
             "pts_within_8": [float(near[counted[:, t], t].mean()) for t in there],
         },
+        raw={"confusion_by_size": by_size.tolist()},
     )
 
 
@@ -140,4 +156,5 @@ TAPVID = Benchmark(
     lambda results, options: mean_over_sequences(results, METRICS),
     PATH,
     options={"queries": ("first", "strided")},
+    sizes=SIZES,
 )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from retrace.benchmarks.carrying import carry, read_frames
 from retrace.benchmarks.masks import reader
 from retrace.benchmarks.records import Benchmark, Metric, SequenceResult, Submission
+from retrace.benchmarks.sizes import count_points, points_table, spans
 from retrace.datasets.records import Points, Sequence
 from retrace.errors import RetraceError
 from retrace.metrics import badja, landmarks
@@ -29,7 +30,7 @@ FACE = 2.5
 
 def carried_points(
     sequence: Sequence[Points], carrier: Carrier, submission: Submission, *, crop: float | None = None
-) -> Places:
+) -> tuple[Places, float]:
     """Carry the points of a sequence.
 
     Args:
@@ -39,7 +40,7 @@ def carried_points(
         crop: show the carrier a square of so many longer sides of the box round the first points, round their middle,
             the same in every frame and inside the frame; None: the whole frame.
 
-    Returns: (T, K, 2) pixels of a picture of the sequence's size; NaN where not found.
+    Returns: (T, K, 2) pixels of a picture of the sequence's size, NaN where not found; and that picture's diagonal.
 
     Errors: RetraceError when no point is handed out.
     """
@@ -51,6 +52,7 @@ def carried_points(
         if first is None:
             raise RetraceError(f"{sequence.name} has no frame that can be read.")
         size, frames = first.shape[:2], _and_first(first, reading)
+    diagonal = float(np.hypot(*size))
     given: dict[int, NDArray[np.float32]] = {}
     count = max(sequence.objects, default=-1) + 1
     for frame in sorted(set(sequence.objects.values())):
@@ -83,7 +85,7 @@ def carried_points(
         for frame in found
     ]
     submission.text(PATH.format(sequence=sequence.name), json.dumps({"points": points}))
-    return found
+    return found, diagonal
 
 
 def _square(places: NDArray[np.float32], size: tuple[int, int], factor: float) -> tuple[int, int, int]:
@@ -121,13 +123,14 @@ def _and_first(first: NDArray[np.uint8], rest: Iterator[NDArray[np.uint8]]) -> I
 
 # ---- JHMDB
 
+JHMDB_SIZES = points_table("0.6 x the diagonal of the joints' box", f"{THRESHOLDS[0]} of that length")
 JHMDB_METRICS = tuple(Metric(f"PCK@{threshold}", f"PCK@{threshold}") for threshold in THRESHOLDS)
 
 
 def _jhmdb(
     sequence: Sequence[Points], carrier: Carrier, submission: Submission, options: Mapping[str, str]
 ) -> SequenceResult:
-    found = carried_points(sequence, carrier, submission)
+    found, diagonal = carried_points(sequence, carrier, submission)
     frames, truths = truth_of(sequence)
     truth, visible = np.stack([t.xy for t in truths]), np.stack([t.visible for t in truths])
     dialect = DIALECTS[options["dialect"]]
@@ -135,6 +138,7 @@ def _jhmdb(
     counted = ~np.isnan(distances)
     times = [k for k in range(len(frames)) if counted[k].any()]
     scores = pck([distances], THRESHOLDS)
+    unit = 0.6 * spans(truth, counted)
     return SequenceResult(
         sequence.name,
         sequence.num_frames,
@@ -147,7 +151,18 @@ def _jhmdb(
                 for metric, threshold in zip(JHMDB_METRICS[:2], THRESHOLDS, strict=False)
             },
         },
-        raw={"distances": plain(distances)},
+        raw={
+            "distances": plain(distances),
+            "confusion_by_size": count_points(
+                JHMDB_SIZES,
+                found[frames],
+                truth,
+                distances <= THRESHOLDS[0],
+                counted,
+                THRESHOLDS[0] * unit,
+                unit / diagonal,
+            ).tolist(),
+        },
     )
 
 
@@ -167,10 +182,15 @@ JHMDB = Benchmark(
     _summarise_jhmdb,
     PATH,
     options={"dialect": tuple(DIALECTS)},
+    sizes=JHMDB_SIZES,
 )
 
 # ---- BADJA
 
+BADJA_SIZES = points_table(
+    "root of the mask's area, or without masks the longer side of the joints' box",
+    "0.2 of the one or 0.1 of the other",
+)
 BADJA_METRICS = (
     Metric("PCK", "PCK, 0.2 of the root of the mask's area"),
     Metric("PCK_box@0.1", "PCK, 0.1 of the longer side of the joints' box"),
@@ -180,26 +200,34 @@ BADJA_METRICS = (
 def _badja(
     sequence: Sequence[Points], carrier: Carrier, submission: Submission, options: Mapping[str, str]
 ) -> SequenceResult:
-    found = carried_points(sequence, carrier, submission)
+    found, diagonal = carried_points(sequence, carrier, submission)
     frames, truths = truth_of(sequence)
     followed = sorted(sequence.objects)
     all_true, all_visible = np.stack([t.xy for t in truths]), np.stack([t.visible for t in truths])
     truth, visible = all_true[:, followed].astype(np.float64), all_visible[:, followed]
     own = found[frames][:, followed]
     by_mask = np.zeros(0, np.bool_)
+    side = longer_box_side(all_true, all_visible)
+    unit, reach = side, 0.1 * side
     masks = [t.mask for t in truths if t.mask is not None]
     if len(masks) == len(truths):
         assert sequence.size is not None
         stack = np.stack(masks)
         scale = np.array([stack.shape[2] / sequence.size[1], stack.shape[1] / sequence.size[0]])
         by_mask = badja.correct(own * scale, truth * scale, visible, stack)
-    side = longer_box_side(all_true, all_visible)
+        unit = np.sqrt(np.array([np.count_nonzero(mask) for mask in masks]) / scale.prod())
+        reach = badja.SHARE * unit
     per_frame = [
         correct(own[k : k + 1], truth[k : k + 1], visible[k : k + 1], 0.1, side[k : k + 1])
         for k in range(len(frames))
     ]
     times = [k for k in range(1, len(frames)) if len(per_frame[k])]
     by_box = np.concatenate([per_frame[k] for k in times]) if times else np.zeros(0, np.bool_)
+    counted = visible.copy()
+    counted[0] = False
+    right = np.zeros(visible.shape, np.bool_)
+    right[counted] = by_mask if len(masks) == len(truths) else by_box
+    by_size = count_points(BADJA_SIZES, own, truth, right, counted, reach, unit / diagonal)
     return SequenceResult(
         sequence.name,
         sequence.num_frames,
@@ -212,6 +240,7 @@ def _badja(
             "frame": [float(frames[k]) for k in times],
             "PCK_box@0.1": [float(per_frame[k].mean()) for k in times],
         },
+        raw={"confusion_by_size": by_size.tolist()},
     )
 
 
@@ -230,10 +259,12 @@ BADJA = Benchmark(
     _badja,
     lambda results, options: mean_over_sequences(results, BADJA_METRICS),
     PATH,
+    sizes=BADJA_SIZES,
 )
 
 # ---- 300VW
 
+VW300_SIZES = points_table("distance of the outer eye corners", "0.08 of that length")
 VW300_METRICS = (
     Metric("NME", "mean error, percent of the eyes' distance", "percent", higher_is_better=False),
     Metric("AUC@0.08", "AUC up to 8 %"),
@@ -252,7 +283,9 @@ VW300_METRICS = (
 def _300vw(
     sequence: Sequence[Points], carrier: Carrier, submission: Submission, options: Mapping[str, str]
 ) -> SequenceResult:
-    found = carried_points(sequence, carrier, submission, crop=FACE if options["crop"] == "face" else None)
+    crop = FACE if options["crop"] == "face" else None
+    found, diagonal = carried_points(sequence, carrier, submission, crop=crop)
+    carried = np.asarray(np.isfinite(found).all(-1), dtype=np.bool_)
     for frame in range(1, len(found)):  # a point that is lost stays where it was, for every frame has 68
         lost = ~np.isfinite(found[frame])
         found[frame][lost] = found[frame - 1][lost]
@@ -265,13 +298,26 @@ def _300vw(
     errors = landmarks.frame_errors(own, truth)
     squares = np.square(own - truth).sum(-1)
     distances = np.sqrt(squares)
-    relative = squares / np.square(landmarks.eye_distance(truth))[:, None]
+    eyes = landmarks.eye_distance(truth)
+    relative = squares / np.square(eyes)[:, None]
+    limit = 0.08 * eyes
+    where = np.where(carried[[frames[k] for k in scored]][..., None], own, np.nan)
+    by_size = count_points(
+        VW300_SIZES,
+        where,
+        truth,
+        np.less(distances, limit[:, None]),
+        np.ones(distances.shape, np.bool_),
+        limit,
+        eyes / diagonal,
+    )
     raw = {
         "errors": errors.tolist(),
         "squares": float(squares.sum()),
         "distances": float(distances.sum()),
         "relative_squares": float(relative.sum()),
         "points": int(squares.size),
+        "confusion_by_size": by_size.tolist(),
     }
     result = SequenceResult(
         sequence.name,
@@ -315,4 +361,5 @@ VW300 = Benchmark(
     _summarise_300vw,
     PATH,
     options={"crop": ("face", "none")},
+    sizes=VW300_SIZES,
 )

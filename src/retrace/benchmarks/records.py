@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from retrace.benchmarks.sizes import SizeTable
 from retrace.datasets.records import Dataset, Sequence
 from retrace.encoders import Model, load
 from retrace.files import atomic_path
@@ -113,6 +114,8 @@ class Benchmark:
     """False where the data is generated."""
     encoder: Callable[[str | Path | Model, Mapping[str, str]], Model] = as_named
     """What `--model` says and the options -> the encoder, built as this benchmark needs it."""
+    sizes: SizeTable | None = None
+    """What `raw["confusion_by_size"]` of the results counts; None: nothing."""
     settings: Mapping[str, Any] | None = None
     """Name -> settings, where labels are not propagated; single ones may be given as options."""
 

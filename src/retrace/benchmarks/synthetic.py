@@ -18,6 +18,7 @@ from retrace.benchmarks.masks import DAVIS_PATH, score_masks
 from retrace.benchmarks.masks import METRICS as MASK_METRICS
 from retrace.benchmarks.poses import mean_over_sequences
 from retrace.benchmarks.records import Benchmark, Metric, SequenceResult, Submission
+from retrace.benchmarks.sizes import OBJECTS
 from retrace.datasets.records import Dataset, Made, Sequence
 from retrace.formats.davis_png import read_mask
 from retrace.metrics.boxes import iou
@@ -174,4 +175,5 @@ SYNTHETIC = Benchmark(
     lambda results, options: mean_over_sequences(results, METRICS),
     DAVIS_PATH,
     needs_root=False,
+    sizes=OBJECTS,
 )

@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from retrace.benchmarks.masks import OUTCOMES, SIZES, frame_name
+from retrace.benchmarks.masks import frame_name
 from retrace.benchmarks.published import Published, beside
 from retrace.benchmarks.records import Benchmark, Metric, SequenceResult
+from retrace.benchmarks.sizes import SizeTable
 from retrace.datasets import records
 from retrace.datasets.records import Dataset, Points
 from retrace.errors import RetraceError
@@ -28,9 +29,13 @@ from retrace.viz.overlay import Overlay
 Pixels = NDArray[np.uint8]
 WORST, SHOWN, WIDTH = 5, 5, 360
 """Sequences and frames of each in the strips, and pixels across."""
+FEW = 10
+"""Sequences that are left out, and notes, which are shown before the reader asks for all."""
 MANY = 60
 """From so many sequences on, bars have no names."""
-BLUE = (0, 114, 178)
+ORANGE = (230, 159, 0)
+OUTCOME_COLOURS = ("var(--good)", "#E69F00", "#0072B2", "#D55E00")
+"""Of the parts of a bar: the good outcome first, the worst last."""
 GREY, ACCENT = "var(--faint)", "var(--accent)"
 
 
@@ -64,7 +69,7 @@ def page(
         _section("Every sequence", _bars(known, main) + _without(ranked, main)),
         _curves(known or ranked, task),
         _section("The five worst", _strips(folder, task, data, known[::-1][:WORST], main)),
-        _section("What became of objects, by their size", _sizes(results)),
+        _section("What became of labels, by size", _sizes(task.sizes, results)),
         _section("How it was made", _settings(summary)),
     ]
     body = "\n".join(part for part in sections if part)
@@ -135,11 +140,14 @@ def _excluded(summary: Mapping[str, Any]) -> str:
     excluded, notes = summary["sequences"]["excluded"], summary["notes"]
     if not excluded and not notes:
         return ""
-    items = "".join(
-        f"<li><b>{escape(name)}</b> is left out: {escape(why)}</li>" for name, why in excluded.items()
+    items = [f"<li><b>{escape(name)}</b> is left out: {escape(why)}</li>" for name, why in excluded.items()]
+    items += [f"<li>{escape(note)}</li>" for note in notes]
+    more = (
+        f"<details><summary>{len(items) - FEW} more</summary><ul>{''.join(items[FEW:])}</ul></details>"
+        if len(items) > FEW
+        else ""
     )
-    items += "".join(f"<li>{escape(note)}</li>" for note in notes[:20])
-    return f'<section class="warning"><ul>{items}</ul></section>'
+    return f'<section class="warning"><ul>{"".join(items[:FEW])}</ul>{more}</section>'
 
 
 def _headline(task: Benchmark, summary: Mapping[str, Any]) -> str:
@@ -357,7 +365,7 @@ def _strips(
     what = {
         "mask": "Filled: carried. White outline: the truth.",
         "parts": "Filled: carried. White outline: the truth.",
-        "boxes": "Blue: carried. White: the truth.",
+        "boxes": "Orange: carried. White: the truth.",
     }.get(task.label, "Discs: carried. Rings: the truth; a line joins the two.")
     return f"<p class='hint'>{what} Numbers are frames.</p>" + "".join(blocks) if blocks else ""
 
@@ -423,7 +431,7 @@ def _drawn(
 
 def _boxes(image: Pixels, carried: NDArray[np.float64], truth: NDArray[np.float64]) -> Pixels:
     canvas = image.copy()
-    for box, colour, width in ((truth, (0, 0, 0), 4), (truth, (255, 255, 255), 2), (carried, BLUE, 2)):
+    for box, colour, width in ((truth, (0, 0, 0), 4), (truth, (255, 255, 255), 2), (carried, ORANGE, 2)):
         if np.isfinite(box).all():
             ends = np.concatenate([box[:2], box[:2] + box[2:]]).clip(-1e4, 1e4).round().astype(int).tolist()
             cv2.rectangle(canvas, (ends[0], ends[1]), (ends[2], ends[3]), colour, width, cv2.LINE_AA)
@@ -454,33 +462,31 @@ def _embedded(image: Pixels) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
 
-def _sizes(results: Sequence[SequenceResult]) -> str:
-    tables = [np.array(r.raw["confusion_by_size"]) for r in results if "confusion_by_size" in r.raw]
-    if not tables:
+def _sizes(table: SizeTable | None, results: Sequence[SequenceResult]) -> str:
+    counts = [np.array(r.raw["confusion_by_size"]) for r in results if "confusion_by_size" in r.raw]
+    if table is None or not counts:
         return ""
-    total = np.sum(tables, axis=0)
-    colours = ("var(--good)", "#E69F00", "#D55E00")
+    colours = OUTCOME_COLOURS[: table.whole - 1] + OUTCOME_COLOURS[-1:]
     rows, low = "", 0.0
-    for high, line in zip(SIZES, total, strict=True):
-        true = line[:3].sum()
+    for high, line in zip(table.ends, np.sum(counts, axis=0), strict=True):
+        true = line[: table.whole].sum()
         name = f"{100 * low:g} to {100 * high:g} %" if high < 1 else f"above {100 * low:g} %"
         low = high
         if not true:
-            rows += f"<tr><td>{name}</td><td colspan='5' class='hint'>no such object</td></tr>"
+            span = len(table.outcomes) + 1
+            rows += f"<tr><td>{name}</td><td colspan='{span}' class='hint'>none of that size</td></tr>"
             continue
-        shares = line[:3] / true
+        shares = line / true
         bar = "".join(
             f'<i style="width:{100 * share:.2f}%;background:{colour}"></i>'
-            for share, colour in zip(shares, colours, strict=True)
+            for share, colour in zip(shares[: table.whole], colours, strict=True)
         )
-        numbers = "".join(f"<td class='n'>{100 * share:.1f}</td>" for share in (*shares, line[3] / true))
+        numbers = "".join(f"<td class='n'>{100 * share:.1f}</td>" for share in shares)
         rows += f"<tr><td>{name}</td><td class='stack'><span>{bar}</span></td>{numbers}</tr>"
-    heads = "".join(f"<th class='n'>{name}</th>" for name in OUTCOMES)
+    heads = "".join(f"<th class='n'>{name}</th>" for name in table.outcomes)
     return (
-        "<table><thead><tr><th>size, share of the frame</th><th></th>"
-        f"{heads}</tr></thead><tbody>{rows}</tbody></table>"
-        "<p class='hint'>Percent of the true pixels of the objects of that size, all frames together; "
-        "&ldquo;false&rdquo; pixels were given to the object and are none of its own.</p>"
+        f"<table><thead><tr><th>{escape(table.of)}</th><th></th>"
+        f"{heads}</tr></thead><tbody>{rows}</tbody></table><p class='hint'>{escape(table.unit)}</p>"
     )
 
 
