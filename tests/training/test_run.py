@@ -251,6 +251,31 @@ def test_nan_stops_with_a_sentence_and_keeps_the_good_checkpoint(tmp_path):
     assert all(value.isfinite().all() for value in loaded["state_dict"].values())
 
 
+def test_nan_in_a_pass_of_several_names_the_samples_of_that_pass(tmp_path):
+    """Steps of two passes of three: the seventh pass is the first one of step 4."""
+
+    class Nan(TinyMethod):
+        def forward(self, views):
+            """NaN in the seventh pass."""
+            losses = super().forward(views)
+            losses.total = losses.total * (float("nan") if self.calls == 7 else 1)
+            return losses
+
+    with pytest.raises(RetraceError, match=r"Step 4: loss is nan, .* Its samples are 18 to 20\."):
+        fit(Nan(), TinyClips(), tiny_config(tmp_path, accumulate=2), progress=False)
+    assert checkpoints.read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 2
+
+
+def test_compile_without_a_compiler_is_said_and_left_out(tmp_path, monkeypatch, caplog):
+    """The run is the same. What compiling does is torch's, and takes too long for a test."""
+    monkeypatch.setenv("CXX", str(tmp_path / "no-compiler"))
+    compiled = tiny_fit(tmp_path / "compiled", steps=2, compile=True)
+    said = [record.getMessage() for record in caplog.records if "compile" in record.getMessage()]
+    assert len(said) == 1
+    assert f"no C++ compiler ({tmp_path / 'no-compiler'}; the variable CXX names another)" in said[0]
+    assert_same(weights(compiled), weights(tiny_fit(tmp_path / "plain", steps=2)))
+
+
 def test_no_room_for_a_checkpoint_keeps_the_one_before(tmp_path):
     """A file may not grow beyond half of what a checkpoint needs: what a full disk looks like to a process."""
     straight = tiny_fit(tmp_path / "straight")

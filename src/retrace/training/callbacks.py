@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -36,6 +37,17 @@ def peak_memory_mb(device: torch.device) -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """A forward pass: optimiser steps done after it, the step it belongs to, its samples, rate and numbers."""
+
+    done: int
+    step: int
+    samples: range
+    rate: float
+    terms: dict[str, Tensor]
+
+
 class Journal(L.Callback):
     """Reads the numbers of every step, one step late so that a GPU is not kept waiting; writes curves; draws the bar.
 
@@ -51,12 +63,12 @@ class Journal(L.Callback):
     def __init__(
         self, stream: ClipStream, *, clips_per_step: int, every: int, steps: int, start: int, progress: bool
     ) -> None:
-        """`clips_per_step`: of all processes; `start`: steps done before; `every`: steps between two rows."""
+        """`clips_per_step`: of all processes and passes; `start`: steps before; `every`: steps between two rows."""
         self._stream = stream
         self._clips_per_step = clips_per_step
         self._every = every
         self._shown = start
-        self._pending: tuple[int, float, dict[str, Tensor]] | None = None
+        self._pending: _Pass | None = None
         self._means = RunningMeans()
         self._begun: tuple[int, float, float] = (0, 0.0, 0.0)
         self._mark = self._begun
@@ -86,10 +98,16 @@ class Journal(L.Callback):
         """Read the step before."""
         self.settle(trainer)
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *args: Any) -> None:
-        """Remember this step's numbers without waiting for them."""
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Remember the numbers of this forward pass without waiting for them."""
         assert isinstance(module, TrainingModule)
-        self._pending = (trainer.global_step, module.rate, module.terms)
+        part, clips = batch_idx % module.accumulate, self._clips_per_step // module.accumulate
+        done = trainer.global_step
+        step = done if part == module.accumulate - 1 else done + 1
+        first = (step - 1) * self._clips_per_step + part * clips
+        self._pending = _Pass(done, step, range(first, first + clips), module.rate, module.terms)
 
     def note(self, values: Mapping[str, float]) -> None:
         """Numbers that were measured now and then, for the next row."""
@@ -102,21 +120,20 @@ class Journal(L.Callback):
         """
         if self._pending is None:
             return
-        step, rate, terms = self._pending
-        self._pending = None
+        latest, self._pending = self._pending, None
         numbers = processes.mean(
-            torch.stack([value.float().reshape(()) for value in terms.values()])
+            torch.stack([value.float().reshape(()) for value in latest.terms.values()])
         ).tolist()
-        values = dict(zip(terms, numbers, strict=True))
+        values = dict(zip(latest.terms, numbers, strict=True))
         for name, value in values.items():
             if not math.isfinite(value):
-                last = step * self._clips_per_step - 1
                 raise RetraceError(
-                    f"Step {step}: {name} is {value}, so training stopped; the last checkpoint is from before. Its "
-                    f"samples are {last - self._clips_per_step + 1} to {last}. "
+                    f"Step {latest.step}: {name} is {value}, so training stopped; the last checkpoint is from before. "
+                    f"Its samples are {latest.samples[0]} to {latest.samples[-1]}. "
                     "Lower optimizer.lr, set optimizer.clip, or use precision 32, and continue or start anew."
                 )
         self._means.add(values)
+        step = latest.done
         now = time.perf_counter()
         self.seconds = now - self._begun[1]
         self.waited = self._stream.waited - self._begun[2]
@@ -130,7 +147,7 @@ class Journal(L.Callback):
             self.last = {
                 **self._means.take(),
                 **self._extra,
-                "lr": rate,
+                "lr": latest.rate,
                 "clips_per_s": clips / seconds,
                 "loader_wait": wait / seconds,
                 "peak_memory_mb": peak_memory_mb(trainer.strategy.root_device),

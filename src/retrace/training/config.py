@@ -124,7 +124,7 @@ class TrainConfig:
         devices: processes on this machine, each on a GPU of its own where there are GPUs; on several machines, start
             the command with torchrun, which says how many there are.
         sync_bn: statistics of batch normalisation over all processes; of a single one they are that anyway.
-        compile: compile the encoder with torch.compile.
+        compile: compile the encoder with torch.compile; said and left out where there is no compiler.
         precision: auto (bf16 on a GPU, 32 elsewhere), 32 or bf16.
         channels_last: memory format of images and encoder.
         checkpoint: when to save.

@@ -6,11 +6,13 @@ machine.
 """
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,8 +24,9 @@ import torch
 import torch.distributed as dist
 
 from retrace.devices import choose_device
-from retrace.errors import UsageError
+from retrace.errors import RetraceError, UsageError
 
+_LAUNCHED = "RETRACE_LAUNCHED"  # set where stdin is a pipe that ends with the process that launched us
 _KEYS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 GRACE = 30.0  # seconds that the others get to end by themselves when one process has ended
 
@@ -71,11 +74,16 @@ def own_device(name: str, here: Place) -> torch.device:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Place]:
-    """Connect the processes of the run for the length of the block; nothing for a single one."""
+    """Connect the processes of the run for the length of the block; nothing for a single one.
+
+    Errors: RetraceError when another process has gone.
+    """
     here = place()
     if here.world == 1 or dist.is_initialized():
         yield here
         return
+    if _LAUNCHED in os.environ:
+        threading.Thread(target=_stop_with_launcher, daemon=True).start()
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group(
@@ -83,6 +91,13 @@ def joined(device: torch.device) -> Iterator[Place]:
     )
     try:
         yield here
+    except RuntimeError as error:
+        if re.search(r"closed by peer|reset by peer|Broken pipe|remote process exited", str(error)) is None:
+            raise
+        raise RetraceError(
+            f"Process {here.rank} of {here.world} lost contact with another one, which has ended, so it stopped. "
+            "The last checkpoint stays; the same command continues from there."
+        ) from error
     finally:
         dist.destroy_process_group()
 
@@ -124,14 +139,20 @@ def collected(mine: dict[str, str]) -> dict[str, str]:
     return {key: value for one in everybodys for key, value in one.items()}
 
 
+def _stop_with_launcher() -> None:
+    """When stdin ends, which nobody writes to, stop as on SIGTERM."""
+    os.read(0, 1)  # not by `sys.stdin`, whose lock would be held when the interpreter ends
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def launch(command: Sequence[str], count: int) -> int:
     """Run a command as `count` processes of one run on this machine; wait for them.
 
     The first one has our stdout and stderr. What another one says on stderr is shown when it is the first to fail. When
-    one has ended with an error, the others are stopped after a while. Ctrl-C reaches all of them from the terminal,
-    SIGTERM from here.
+    one has ended with an error, the others are stopped after a while. They are sessions of their own, so that Ctrl-C in
+    a terminal reaches this process alone, which hands it on as it does SIGTERM; when this process dies, they stop too.
 
-    Returns: exit status of the first process that ended with an error; 0 when all is well.
+    Returns: exit status of the first process that ended with an error, 1 where a signal ended it; 0 when all is well.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -140,7 +161,7 @@ def launch(command: Sequence[str], count: int) -> int:
 
     def forward(number: int, frame: FrameType | None) -> None:
         for child in children:
-            if number != signal.SIGINT and child.poll() is None:
+            if child.poll() is None:
                 child.send_signal(number)
 
     before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -149,18 +170,27 @@ def launch(command: Sequence[str], count: int) -> int:
             said = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(count - 1)]
             for rank in range(count):
                 numbers = (rank, rank, count, count, "127.0.0.1", port)
-                settings = {key: str(value) for key, value in zip(_KEYS, numbers, strict=True)}
-                quiet = {} if rank == 0 else {"stdout": subprocess.DEVNULL, "stderr": said[rank - 1]}
-                children.append(subprocess.Popen(list(command), env={**os.environ, **settings}, **quiet))  # type: ignore[call-overload]
+                settings = {key: str(value) for key, value in zip(_KEYS, numbers, strict=True)} | {
+                    _LAUNCHED: "1"
+                }
+                ends: dict[str, Any] = {"stdin": subprocess.PIPE, "start_new_session": True}
+                if rank > 0:
+                    ends |= {"stdout": subprocess.DEVNULL, "stderr": said[rank - 1]}
+                children.append(subprocess.Popen(list(command), env={**os.environ, **settings}, **ends))
             failed = _wait(children)
             if failed is not None and failed > 0:
                 said[failed - 1].seek(0)
                 text = said[failed - 1].read().decode(errors="replace")
-                sys.stderr.write(f"Process {failed} of {count}:\n{text}")
+                sys.stderr.write(f"Process {failed} of {count}:\n{text}" if text else "")
+            if failed is not None and children[failed].returncode < 0:
+                sys.stderr.write(
+                    f"Process {failed} of {count} was ended by signal {-children[failed].returncode}. Did memory run "
+                    "out? The same command continues from the last checkpoint.\n"
+                )
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return 0 if failed is None else children[failed].returncode
+    return 0 if failed is None else max(1, children[failed].returncode)
 
 
 def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int | None:

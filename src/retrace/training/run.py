@@ -1,7 +1,9 @@
 """One training run: start or continue, train, and leave what is needed to continue or to use the encoder."""
 
 import contextlib
+import importlib.util
 import logging
+import os
 import shutil
 import sys
 import warnings
@@ -35,6 +37,9 @@ from retrace.video.loader import Views
 
 Measure = Callable[[nn.Module], Mapping[str, float]]
 """From an encoder (in eval mode, on the CPU, its own to keep) to named numbers."""
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -189,7 +194,7 @@ def fit(
         if config.sync_bn and here.world > 1:
             synchronise(module, device)
         if config.compile:
-            module.encoder.compile()
+            _compile(module.encoder, device)
         plain = to_plain(config)
         note = {
             "version": __version__,
@@ -200,6 +205,21 @@ def fit(
             "data_id": data_id,
         }
         return _fit(module, dataset, config, out, device, here, start, note, progress, measure)
+
+
+def _compile(encoder: nn.Module, device: torch.device) -> None:
+    """Have torch compile a network when it is first called; where nothing can be compiled, say so and leave it."""
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler) is None:
+        lacking = f"no C++ compiler ({compiler}; the variable CXX names another)"
+    elif device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        lacking = "no Triton (the Python package triton)"
+    else:
+        encoder.compile()
+        return
+    _log.warning(
+        "compile is true, but there is %s, so the encoder is trained without being compiled.", lacking
+    )
 
 
 def check_processes(config: TrainConfig, here: processes.Place) -> None:
