@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from retrace.synthetic import Scene, SceneConfig, render
     from retrace.verbs.demo import demo
     from retrace.verbs.evaluate import evaluate
+    from retrace.verbs.export import export
     from retrace.verbs.propagate import propagate
     from retrace.verbs.track import track
     from retrace.verbs.train import train
@@ -35,6 +36,7 @@ __all__ = [
     "__version__",
     "demo",
     "evaluate",
+    "export",
     "load",
     "propagate",
     "render",
@@ -56,6 +58,7 @@ _HOME = {
     "render": "retrace.synthetic",
     "demo": "retrace.verbs.demo",
     "evaluate": "retrace.verbs.evaluate",
+    "export": "retrace.verbs.export",
     "propagate": "retrace.verbs.propagate",
     "track": "retrace.verbs.track",
     "train": "retrace.verbs.train",

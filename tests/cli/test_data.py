@@ -206,3 +206,47 @@ def test_benchmark_opens_video_files(tmp_path: Path, capsys) -> None:
     assert "has 3 frames, its annotation needs 5" in out
     assert "excluded: 003: " in out
     assert "1 of 3 sequences can be evaluated (5 frames, 5 annotated)" in out
+
+
+def test_export(tmp_path: Path, capsys) -> None:
+    """Says where the file is and which labels the tool must know; wrong words are one sentence and no file."""
+    ids = np.zeros((24, 32), dtype=np.uint8)
+    ids[4:12, 5:20] = 1
+    (tmp_path / "frames").mkdir()
+    for t in range(2):
+        Image.new("RGB", (32, 24)).save(tmp_path / "frames" / f"{t}.png")
+    Image.fromarray(ids).save(tmp_path / "label.png")
+    out = tmp_path / "out"
+    words = [
+        "propagate",
+        str(tmp_path / "frames"),
+        "--labels",
+        str(tmp_path / "label.png"),
+        "--out",
+        str(out),
+    ]
+    assert main([*words, "--model", "copy", "--no-overlay", "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["data", "export", str(out), "--to", "labelstudio", "--rename", "1=cat"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [
+        f"{out / 'labelstudio.json'}: 2 labels in 2 frames",
+        "labels that the tool must know: cat",
+    ]
+    assert lines[2].startswith("labelling interface: <View>")
+    assert main(["data", "export", str(out), "--to", "coco", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["labels"] == 2
+    for extra, status, sentence in (
+        ([], 2, "--to"),
+        (["--to", "voc"], 2, "voc"),
+        (["--to", "cvat", "--rename", "cat"], 2, "OLD=NEW"),
+        (["--to", "cvat", "--rename", "2=cat"], 2, "no '2'"),
+        (["--to", "deeplabcut"], 1, "takes keypoints"),
+        (["--to", "coco"], 1, "there already"),
+    ):
+        assert main(["data", "export", str(out), *extra]) == status
+        error = capsys.readouterr().err
+        assert error.startswith("retrace data: ")
+        assert sentence in error
+        assert error.count("\n") == 1
+    assert not (out / "cvat.xml").exists()

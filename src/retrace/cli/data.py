@@ -1,4 +1,4 @@
-"""`retrace data check | index | shard`."""
+"""`retrace data check | index | shard | export`."""
 
 import json
 import sys
@@ -15,9 +15,10 @@ from retrace.datasets import READERS
 from retrace.datasets.footage import Index
 from retrace.datasets.records import Sequence
 from retrace.errors import UsageError
+from retrace.formats.carried import EXPORTS
 from retrace.verbs import data
 
-SUMMARY = "check, index and pack footage before training on it, check benchmarks"
+SUMMARY = "check, index and pack footage, check benchmarks, export results to labelling tools"
 
 _PATHS_HELP = (
     "a folder (searched recursively for videos and frame folders), a video, or a text file with one path "
@@ -33,8 +34,8 @@ def build_parser() -> Parser:
     """Return the parser of this verb; one subcommand per job."""
     parser = Parser(
         prog="retrace data",
-        description="Look at footage before training on it, at a benchmark before evaluating. "
-        "Videos are mp4, mov, avi, mkv, webm, gif "
+        description="Look at footage before training on it, at a benchmark before evaluating; take carried labels to "
+        "a labelling tool. Videos are mp4, mov, avi, mkv, webm, gif "
         "and more; a folder of images is a video too, its frames in natural order of their names.",
     )
     jobs = parser.add_subcommands(required=True, dest="job", metavar="JOB")
@@ -51,6 +52,41 @@ def build_parser() -> Parser:
         _shard_parser(),
         help="pack videos into tar files of JPEG frames, for fast storage and many machines",
     )
+    jobs.add_subcommand(
+        "export",
+        _export_parser(),
+        help="write the labels of a finished run of propagate or track as a file of CVAT, Label Studio, DeepLabCut or "
+        "COCO",
+    )
+    return parser
+
+
+def _export_parser() -> Parser:
+    parser = Parser(
+        description="Write the labels of a finished run of propagate or track as a file that a labelling tool "
+        "imports. cvat: masks of images, boxes and points as tracks of a video (XML 1.1). labelstudio: predictions "
+        "(JSON: brush, points, rectangles); the labelling interface that fits is printed. deeplabcut: keypoints of a "
+        "whole video with their likelihood (CSV). deeplabcut-labels: CollectedData of the images in labeled-data "
+        "(CSV). coco: run lengths, boxes, keypoints (JSON).",
+    )
+    parser.add_argument("result", metavar="DIR", help="what propagate or track wrote: its --out")
+    parser.add_argument("--to", choices=list(EXPORTS), help="the tool (required)")
+    parser.add_argument("--out", metavar="FILE", help=f"default: in DIR, {', '.join(EXPORTS.values())}")
+    parser.add_argument(
+        "--rename",
+        action="append",
+        default=[],
+        metavar="OLD=NEW",
+        help="call an object, box or keypoint NEW in the file; may be given several times (objects of a mask are "
+        "called 1, 2, ...)",
+    )
+    parser.add_argument(
+        "--prefix",
+        metavar="TEXT",
+        help="what comes before the names of frames or video, such as the address where Label Studio finds them",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 
@@ -118,6 +154,8 @@ def run(args: Namespace) -> int:
         return _check_benchmark(job)
     if args.job == "shard":
         return _run_shard(job)
+    if args.job == "export":
+        return _run_export(job)
     if args.job == "check":
         found = data.check(job.paths, thorough=job.thorough, progress=_bar)
     else:
@@ -179,6 +217,36 @@ def _check_benchmark(job: Namespace) -> int:
 
 def _sequence_bar(sequences: Iterable[Sequence[Any]]) -> Iterable[Sequence[Any]]:
     return tqdm(sequences, unit="sequence", file=sys.stderr, dynamic_ncols=True, disable=None, leave=False)
+
+
+def _run_export(job: Namespace) -> int:
+    from retrace.verbs.export import export
+
+    if job.to is None:
+        raise UsageError(f"Export to what? Give --to, one of {', '.join(EXPORTS)}.")
+    pairs = [word.partition("=") for word in job.rename]
+    wrong = [word for word, (old, _, new) in zip(job.rename, pairs, strict=True) if not (old and new)]
+    if wrong:
+        raise UsageError(f"--rename {wrong[0]!r} is not understood. Give OLD=NEW, such as 1=cat.")
+    done = export(
+        job.result,
+        job.to,
+        out=job.out,
+        rename={old: new for old, _, new in pairs},
+        prefix=job.prefix,
+        overwrite=job.overwrite,
+        progress=lambda frames: tqdm(
+            frames, unit="frame", file=sys.stderr, dynamic_ncols=True, disable=None, leave=False
+        ),
+    )
+    if job.json:
+        print(json.dumps(asdict(done), indent=2, ensure_ascii=False))
+        return 0
+    print(f"{done.path}: {_count(done.labels, 'label')} in {_count(done.frames, 'frame')}")
+    print(f"labels that the tool must know: {', '.join(done.names)}")
+    if done.interface is not None:
+        print(f"labelling interface: {done.interface}")
+    return 0
 
 
 def _run_shard(job: Namespace) -> int:

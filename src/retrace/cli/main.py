@@ -19,7 +19,7 @@ VERBS: dict[str, str] = {
     "track": "follow boxes through a video",
     "evaluate": "score an encoder on a benchmark as its official tool does",
     "train": "learn an encoder from unlabelled video",
-    "data": "check, index and pack footage before training on it, check benchmarks",
+    "data": "check, index and pack footage, check benchmarks, export results to labelling tools",
     "weights": "list the encoders that ship with Retrace, look into a checkpoint, convert a published one",
     "visualize": "draw affinities of two frames, PCA of features, training curves",
 }

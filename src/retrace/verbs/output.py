@@ -16,6 +16,7 @@ from typing import IO, Any
 from retrace.errors import RetraceError
 from retrace.files import atomic_path, cannot_write, check_owner, is_leftover, same_file, scratch_file
 from retrace.formats.boxes import BoxWriter
+from retrace.formats.carried import EXPORTS
 from retrace.formats.davis_png import write_mask
 from retrace.formats.keypoints import KeypointWriter
 from retrace.formats.mot import MotWriter
@@ -39,6 +40,7 @@ OURS = (
     "overlay.mp4",
     RESULT,
     FRAMES,
+    *EXPORTS.values(),
 )
 
 
