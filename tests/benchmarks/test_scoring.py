@@ -2,17 +2,21 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from retrace.benchmarks import BENCHMARKS
+from retrace.benchmarks.flow import flow_of
 from retrace.benchmarks.masks import counts
 from retrace.benchmarks.records import Store, Submission
-from retrace.datasets.records import Parts, Points, Sequence
+from retrace.datasets.flowfiles import read_flo, read_kitti_png
+from retrace.datasets.records import Flow, Parts, Points, Sequence
 from retrace.errors import RetraceError
 from retrace.metrics.keypoints import DIALECTS
 from retrace.propagation.carriers import Without
@@ -44,6 +48,18 @@ class Knowing:
     ) -> Iterator[Callable[[], NDArray[np.float32]]]:
         """As told."""
         return self.masks(frames, {})  # type: ignore[return-value, arg-type]
+
+    def flows(
+        self,
+        frames: Iterable[NDArray[np.uint8]],
+        gaps: tuple[int, ...],
+        size: tuple[int, int],
+        *,
+        smooth: bool,
+    ) -> Iterator[Callable[[], dict[int, NDArray[np.float32]]]]:
+        """As told."""
+        for t, _ in enumerate(frames):
+            yield lambda t=t: {gap: self.labels[0] for gap in gaps if gap <= t}  # type: ignore[misc]
 
 
 def sequence(
@@ -323,3 +339,79 @@ def test_the_store_trusts_nothing(tmp_path: Path) -> None:
     assert store.read("clip") == result
     (tmp_path / "submission" / "clip" / "00002.png").unlink()
     assert store.read("clip") is None
+
+
+SMOOTH = {"smooth": "yes"}
+
+
+def pair(truth: Flow) -> Sequence[Any]:
+    """Two frames, the first one dark, and where its pixels are in the second."""
+    frames = np.stack([np.full((H, W, 3), value, np.uint8) for value in (10, 200)])
+    return Sequence("clip", frames, 2, (H, W), (0,), lambda frame: truth, {})
+
+
+def known_flow() -> tuple[Flow, NDArray[np.float32]]:
+    """Upper half 100 pixels to the right, lower half still; a hidden column, an unknown one. Predicted 4 pixels off."""
+    uv = np.zeros((H, W, 2), np.float32)
+    uv[: H // 2, :, 0] = 100
+    valid, visible = np.ones((2, H, W), bool)
+    valid[:, 0] = visible[:, :2] = False
+    off = uv + np.float32([0, 4])
+    off[:, 1] += np.float32([0, 16])  # the hidden column is 20 off
+    return Flow(uv * valid[..., None], valid, visible), off
+
+
+def test_kitti_flow(tmp_path: Path) -> None:
+    """4 pixels are an outlier where nothing moves and none at 100 pixels; what is scored is what is written."""
+    truth, off = known_flow()
+    task = BENCHMARKS["kitti"]
+    result = task.score(pair(truth), Knowing([off]), Submission(tmp_path), SMOOTH)
+    columns = W - 1  # one is not known
+    assert result.scores["Fl_all"] == pytest.approx((columns / 2 + 1 / 2) / columns)
+    assert result.scores["Fl_noc"] == 0.5
+    assert result.scores["over_3px"] == result.scores["over_3px_noc"] == 1
+    assert result.scores["EPE"] == pytest.approx((4 * (columns - 1) + 20) / columns)
+    assert result.scores["EPE_noc"] == pytest.approx(4)
+    np.testing.assert_array_equal(read_kitti_png(tmp_path / "flow" / "clip_10.png").uv, off)
+    right = task.score(pair(truth), Knowing([truth.uv]), Submission(tmp_path), SMOOTH)
+    together = task.summarise([result, right], {})
+    assert together["Fl_all"] == pytest.approx(result.scores["Fl_all"] / 2)
+    assert together["EPE_noc"] == pytest.approx(2)
+
+
+def test_sintel_flow(tmp_path: Path) -> None:
+    """Pixels seen in both frames, hidden ones, and by their true length."""
+    truth, off = known_flow()
+    task = BENCHMARKS["sintel"]
+    result = task.score(pair(truth), Knowing([off]), Submission(tmp_path), SMOOTH)
+    expected = {"EPE_matched": 4, "EPE_unmatched": 20, "s0-10": 4 + 16 / (W - 1), "s40+": 4 + 16 / (W - 1)}
+    assert {key: result.scores[key] for key in expected} == pytest.approx(expected)
+    assert np.isnan(result.scores["s10-40"])
+    assert result.scores["below_3px"] == 0
+    assert result.scores["below_5px"] == pytest.approx((W - 2) / (W - 1))
+    np.testing.assert_array_equal(read_flo(tmp_path / "clip.flo").uv, off)
+    unknown = replace(pair(truth), annotated=())
+    without = task.score(unknown, Knowing([off]), Submission(tmp_path), SMOOTH)
+    assert np.isnan(list(without.scores.values())).all()
+    assert task.summarise([result, without], {}) == pytest.approx(result.scores, nan_ok=True)
+
+
+def test_middlebury_flow(tmp_path: Path) -> None:
+    """Zero flow where everything moves by (0, 1): one pixel, 45 degrees."""
+    down = np.zeros((H, W, 2), np.float32)
+    down[..., 1] = 1
+    result = BENCHMARKS["middlebury"].score(
+        pair(Flow(down, np.ones((H, W), bool))), Without("copy"), Submission(tmp_path), SMOOTH
+    )
+    assert result.scores == pytest.approx({"EPE": 1, "AAE": 45})
+    assert (read_flo(tmp_path / "clip" / "flow10.flo").uv == 0).all()
+
+
+def test_the_flow_of_a_pair_goes_from_the_first_frame_to_the_second() -> None:
+    """A square that moves 3 pixels right and 2 down."""
+    generator = np.random.default_rng(0)
+    ground = cv2.GaussianBlur(generator.integers(0, 256, (64, 96, 3)).astype(np.float32), (0, 0), 2)
+    ground = np.clip((ground - ground.mean()) * 4 + 128, 0, 255).astype(np.uint8)
+    frames = np.stack([ground, np.roll(ground, (2, 3), (0, 1))])
+    uv = flow_of(Sequence("clip", frames, 2, (64, 96), (), lambda frame: None, {}), Without("flow:dis"))
+    np.testing.assert_allclose(np.median(uv[16:-16, 16:-16], axis=(0, 1)), [3, 2], atol=0.2)

@@ -146,6 +146,27 @@ def test_middlebury(tmp_path: Path, make: SimpleNamespace) -> None:
     assert "is (12, 18), the frame (24, 36)" in text
 
 
+def test_pairs_whose_truth_is_not_public(tmp_path: Path, make: SimpleNamespace) -> None:
+    """Frames alone: nothing is annotated, and asking for the truth gets a sentence."""
+    make.frames(tmp_path / "KITTI/testing/image_2", 2, "000000_{:02d}.png", start=10)
+    make.frames(tmp_path / "Sintel/test/clean/ambush", 3, "frame_{:04d}.png", start=1)
+    make.frames(tmp_path / "Middlebury/eval-data/Army", 2, "frame{}.png", start=10)
+    for reader, split, names in (
+        (kitti, "2015-test", ["000000"]),
+        (sintel, "clean-test", ["ambush/frame_0001", "ambush/frame_0002"]),
+        (middlebury, "eval", ["Army"]),
+    ):
+        found = reader.check(tmp_path, split=split)
+        assert found.problems == ()
+        assert [s.name for s in found.sequences] == names
+        assert found.sequences[0].annotated == ()
+        assert found.sequences[0].truth(0) is None
+        with pytest.raises(RetraceError, match="truth is not public"):
+            found.sequences[0].read(0)
+    with pytest.raises(RetraceError, match="colored_0 or image_0"):
+        kitti.load(tmp_path, split="2012-test")
+
+
 def test_imagenet(tmp_path: Path, make: SimpleNamespace) -> None:
     """A class is a sequence; pictures have any size; a flat folder gets a sentence."""
     make.frame(tmp_path / "val/n02/a.JPEG")

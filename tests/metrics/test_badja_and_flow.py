@@ -35,13 +35,27 @@ def test_flow_by_hand():
     np.testing.assert_allclose(found.epe, [4, 4, 2])
     assert found.outlier.tolist() == [True, False, False]  # 4 px are 4 % of 100
     other = flow.errors(truth, truth)
-    kitti = flow.kitti([found, other])
+    both = [flow.tally(found), flow.tally(other)]
+    kitti = flow.kitti(both)
     assert kitti["epe"] == pytest.approx((10 / 3 + 0) / 2)
     assert kitti["fl_all"] == 1 / 7
-    sintel = flow.sintel([found, other])
+    assert kitti["over_3px"] == 2 / 7
+    sintel = flow.sintel(both)
     assert sintel["epe"] == pytest.approx(10 / 7)
     assert sintel["below_3px"] == 5 / 7
     assert np.isnan(flow.kitti([])["epe"])
     assert np.isnan(flow.sintel([])["below_1px"])
     with pytest.raises(ValueError, match=r"\(2, H, W\)"):
         flow.errors(truth[:1], truth[:1])
+
+
+def test_angles_by_hand():
+    """45 degrees between standing still and one pixel; opposite ways; exact where both agree; small angles stay."""
+    truth = np.array([[[0.0, 0, 3, 5]], [[0.0, 1, 4, 12]]])
+    prediction = np.array([[[1.0, 0, 3, -5]], [[0.0, 0, 4, -12]]])
+    valid = np.array([[True, True, True, True]])
+    expected = [45, 45, 0, 180 - 2 * np.degrees(np.arctan(1 / 13))]
+    np.testing.assert_allclose(flow.angles(prediction, truth, valid), expected, atol=1e-12)
+    assert flow.angles(prediction, truth, ~valid).shape == (0,)
+    near = flow.angles(np.full((2, 1, 1), 1e-9), np.zeros((2, 1, 1)))
+    np.testing.assert_allclose(near, np.degrees(np.sqrt(2) * 1e-9))

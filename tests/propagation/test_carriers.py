@@ -34,9 +34,9 @@ def iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     return float((a & b).sum() / (a | b).sum())
 
 
-def readout() -> Carrier:
+def readout(protocol: str = "default") -> Carrier:
     """Lab patches: exact on a texture that only moves."""
-    return Readout(load("lab-patches"), PROTOCOLS["default"])
+    return Readout(load("lab-patches"), PROTOCOLS[protocol])
 
 
 @pytest.mark.parametrize(
@@ -113,3 +113,24 @@ def test_boxes_of_the_baselines() -> None:
         assert np.isnan(found[0][1]).all()
         np.testing.assert_allclose(found[3][0], [30 + 3 * shift, 20, 24, 16], atol=0.7)
         np.testing.assert_allclose(found[3][1], [60 + 2 * shift, 50, 20, 20], atol=0.7)
+
+
+@pytest.mark.parametrize(
+    "carrier",
+    [Without("copy"), Without("flow:dis"), Without("flow:farneback"), readout("flow")],
+    ids=lambda c: c.name,
+)
+@pytest.mark.parametrize("scale", [1, 2])
+def test_where_pixels_come_from(carrier: Carrier, scale: int) -> None:
+    """8 pixels further left in every frame before; nothing leads before the first frame; counted at twice the size."""
+    size = (scale * H, scale * W)
+    found = [finish() for finish in carrier.flows(iter(video()), (1, 2), size)]
+    assert [sorted(flows) for flows in found] == [[], [1], [1, 2], [1, 2], [1, 2]]
+    for gap, flow in found[-1].items():
+        assert flow.shape == (*size, 2)
+        assert flow.dtype == np.float32
+        if carrier.name == "flow:farneback" and gap == 2:
+            continue  # two cells are too far for it on frames this small
+        inner = flow[16 * scale : -16 * scale, 32 * scale : -32 * scale]
+        expected = (0, 0) if carrier.name == "copy" else (-STEP * gap * scale, 0)
+        assert np.abs(np.median(inner, axis=(0, 1)) - expected).max() < 1.0 * scale

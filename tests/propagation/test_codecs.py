@@ -10,6 +10,7 @@ from torch import Tensor
 
 from retrace.propagation.codecs import (
     BoxCodec,
+    CoordinateCodec,
     Geometry,
     KeypointCodec,
     MaskCodec,
@@ -282,3 +283,24 @@ def test_small_objects_are_dropped() -> None:
     assert kept[2].any()
     assert not dropped[2].any()
     torch.testing.assert_close(kept[:2], dropped[:2])
+
+
+def test_coordinates_that_moved_say_where_they_came_from() -> None:
+    """Every node reads its left and upper neighbour: minus one cell, edges of the frame too; no cover, no motion."""
+    geometry = Geometry((60, 100), (120, 200), (15, 25), 8)  # frames at half the size that the encoder sees
+    codec = CoordinateCodec(geometry)
+    labels = codec.encode()
+    np.testing.assert_allclose(codec.decode(labels), 0, atol=1e-5)
+    moved = 0.5 * labels.roll((1, 1), dims=(1, 2))  # half of the weight is lost on the way
+    np.testing.assert_allclose(codec.decode(moved)[8:, 8:], -4, atol=1e-4)
+    assert (codec.decode(torch.zeros(3, 15, 25)) == 0).all()
+
+
+def test_coordinates_smoothed_by_cover() -> None:
+    """A node without labels takes the motion of its neighbours when it is smoothed, and none otherwise."""
+    geometry = Geometry((120, 200), (120, 200), (15, 25), 8)
+    labels = CoordinateCodec(geometry).encode().roll(1, dims=2)
+    labels[:, 7, 12] = 0
+    at = (7 * 8, 12 * 8)
+    np.testing.assert_allclose(CoordinateCodec(geometry).decode(labels)[at], 0, atol=1e-4)
+    np.testing.assert_allclose(CoordinateCodec(geometry, smooth=True).decode(labels)[at], [-8, 0], atol=1e-4)

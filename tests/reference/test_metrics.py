@@ -573,14 +573,14 @@ def test_flow(reference: Reference) -> None:
     """KITTI's mean of means and pooled outliers, Sintel's pooled pixels; float32."""
     data = reference("metrics_flow.npz")
     frames = [
-        flow.errors(data[f"pred_uv__{i}"], data[f"gt_uv__{i}"], data[f"valid__{i}"])
+        flow.tally(flow.errors(data[f"pred_uv__{i}"], data[f"gt_uv__{i}"], data[f"valid__{i}"]))
         for i in numbered(data, "valid__")
     ]
     kitti = flow.kitti(frames)
     equal(kitti["epe"], data["kitti__epe_mean_of_frame_means"], 1e-5)
     equal(100 * kitti["fl_all"], data["kitti__fl_all_percent_pooled"], 1e-5)
     frames = [
-        flow.errors(data[f"sintel_pred_uv__{i}"], data[f"sintel_gt_uv__{i}"])
+        flow.tally(flow.errors(data[f"sintel_pred_uv__{i}"], data[f"sintel_gt_uv__{i}"]))
         for i in numbered(data, "sintel_gt_uv__")
     ]
     epe, *shares = flow.sintel(frames).values()

@@ -10,8 +10,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from retrace.datasets.flowfiles import read_flo
 from retrace.errors import RetraceError, UsageError
 from retrace.formats.davis_png import write_mask
+from retrace.formats.flow import write_flo
 from retrace.metrics.davis import davis2016, davis2017, global_scores
 from retrace.verbs.evaluate import compare, evaluate
 
@@ -265,3 +267,37 @@ def test_a_number_that_some_sequences_lack_says_so(tmp_path: Path) -> None:
     assert "What became of labels, by size" in page
     assert "longer side of the joints&#x27; box" in page
     assert json.loads((tmp_path / "out" / "result.json").read_text())["scores"]["PCK"] is None
+
+
+def test_flow_of_pairs(tmp_path: Path) -> None:
+    """Sintel's layout: pictures of the pair, its flows and errors; pairs without a truth are written for the server."""
+    uv = np.zeros((H, W, 2), np.float32)
+    uv[..., 0] = 2
+    for frame in (1, 2):
+        for part in ("training", "test"):
+            path = tmp_path / "Sintel" / part / "clean" / "alley" / f"frame_{frame:04d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture(3, 2 * frame)).save(path)
+    write_flo(tmp_path / "Sintel" / "training" / "flow" / "alley" / "frame_0001.flo", uv)
+    done = evaluate("sintel", root=tmp_path, model="copy", out=tmp_path / "copy", workers=1)
+    assert done.scores["EPE"] == done.scores["s0-10"] == 2
+    assert "There is no" in done.summary["notes"][0]
+    followed = evaluate("sintel", root=tmp_path, model="flow:dis", workers=1)
+    assert followed.scores["EPE"] < 0.7
+    page = (tmp_path / "copy" / "report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 5
+    assert "error, lightest at 2.0 px" in page
+    test = evaluate(
+        "sintel", root=tmp_path, split="clean-test", model="lab-patches", out=tmp_path / "test", workers=1
+    )
+    assert test.summary["sequences_with_a_number"]["EPE"] == 0
+    assert test.summary["protocol"]["name"] == "flow"
+    assert read_flo(tmp_path / "test" / "submission" / "alley" / "frame_0001.flo").uv.shape == (H, W, 2)
+    assert (
+        evaluate("sintel", root=tmp_path, model="lab-patches", protocol="crw-davis", workers=1).summary[
+            "protocol"
+        ]["num_context"]
+        == 0
+    )
+    with pytest.raises(UsageError, match="num_context is 5; sintel compares two frames"):
+        evaluate("sintel", root=tmp_path, model="lab-patches", num_context=5)

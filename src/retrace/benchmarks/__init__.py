@@ -1,6 +1,6 @@
 """Benchmarks: a data set, what is carried on it, how it is scored. `BENCHMARKS` names them all."""
 
-from retrace.benchmarks import boxes, masks, parts, points, poses, synthetic
+from retrace.benchmarks import boxes, flow, masks, parts, points, poses, synthetic
 from retrace.benchmarks.records import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -13,6 +13,9 @@ BENCHMARKS: dict[str, Benchmark] = {
     "vip": parts.VIP,
     "otb": boxes.OTB,
     "tapvid": points.TAPVID,
+    "kitti": flow.KITTI,
+    "sintel": flow.SINTEL,
+    "middlebury": flow.MIDDLEBURY,
     "synthetic": synthetic.SYNTHETIC,
 }
 """Name, as on the command line -> benchmark."""

@@ -15,6 +15,7 @@ from retrace.datasets.records import Dataset, Sequence
 from retrace.encoders import Model, load
 from retrace.files import atomic_path
 from retrace.formats.davis_png import write_mask
+from retrace.propagation.protocols import Protocol
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Metric:
     """Its name in files."""
     label: str
     """Its name for people."""
-    unit: Literal["share", "pixels", "percent"] = "share"
+    unit: Literal["share", "pixels", "percent", "degrees"] = "share"
     """"share" is 0 to 1 and shown times 100."""
     higher_is_better: bool = True
 
@@ -74,6 +75,11 @@ class Submission:
             temporary.write_text(text, encoding="utf-8")
         self._note(name)
 
+    def file(self, name: str, write: Callable[[Path], None]) -> None:
+        """Have a file written by a function that takes its path; `name` is relative."""
+        write(self.folder / name)
+        self._note(name)
+
     def _note(self, name: str) -> None:
         self.files[name] = sha256(self.folder / name)
 
@@ -90,7 +96,7 @@ class Benchmark:
     name: str
     title: str
     """For people."""
-    label: Literal["mask", "parts", "keypoints", "points", "boxes"]
+    label: Literal["mask", "parts", "keypoints", "points", "boxes", "flow"]
     """What is carried."""
     protocol: str
     """Name of the settings that are used when none are given: a propagation protocol, or one of `settings`."""
@@ -105,7 +111,7 @@ class Benchmark:
     """Metric key -> value over the data set."""
     prediction: str
     """Where a sequence's predictions are in the submission: for masks a PNG per frame, with {sequence} and {frame}, for
-    points a JSON and for boxes a text file per sequence, with {sequence}."""
+    points a JSON, for boxes a text file and for flow a .flo or KITTI's PNG per sequence, with {sequence}."""
     tables: Callable[[list[SequenceResult], Mapping[str, float]], dict[str, str]] | None = None
     """File name -> text of the tables that the official tool writes."""
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -118,6 +124,8 @@ class Benchmark:
     """What `raw["confusion_by_size"]` of the results counts; None: nothing."""
     settings: Mapping[str, Any] | None = None
     """Name -> settings, where labels are not propagated; single ones may be given as options."""
+    settle: Callable[[Protocol], Protocol] = lambda protocol: protocol
+    """What becomes of the chosen protocol where the benchmark leaves a part of it no choice."""
 
 
 class Store:

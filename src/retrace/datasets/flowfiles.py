@@ -49,8 +49,8 @@ def read_kitti_png(path: Path) -> Flow:
     return Flow(np.where(valid[..., None], uv, 0).astype(np.float32), valid)
 
 
-def pair(name: str, first: Path, second: Path, read: Callable[[], Flow]) -> Sequence[Flow]:
-    """Two frames as a sequence whose truth, on frame 0, is the flow to frame 1.
+def pair(name: str, first: Path, second: Path, read: Callable[[], Flow] | None) -> Sequence[Flow]:
+    """Two frames as a sequence whose truth, on frame 0, is the flow to frame 1; `read` None: the truth is not public.
 
     Errors: RetraceError when a frame is missing, or the frames differ in size.
     """
@@ -61,6 +61,8 @@ def pair(name: str, first: Path, second: Path, read: Callable[[], Flow]) -> Sequ
         )
 
     def read_frame(frame: int) -> Flow:
+        if read is None:
+            raise RetraceError(f"{name} has no flow here: its truth is not public.")
         flow = read()
         if flow.valid.shape != sizes[0]:
             raise RetraceError(
@@ -68,7 +70,7 @@ def pair(name: str, first: Path, second: Path, read: Callable[[], Flow]) -> Sequ
             )
         return flow
 
-    return Sequence(name, (first, second), 2, sizes[0], (0,), read_frame, {})
+    return Sequence(name, (first, second), 2, sizes[0], () if read is None else (0,), read_frame, {})
 
 
 def odd_flow(sequence: Sequence[Flow], frame: int, truth: Flow) -> list[str]:

@@ -40,6 +40,17 @@ class Baseline(ABC):
             image: (H, W, 3) uint8 RGB, of the same size.
         """
 
+    @abstractmethod
+    def flow(self, image: Image, other: Image) -> Floats:
+        """Where the pixels of a frame are in another one, whatever was begun.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            other: of the same size.
+
+        Returns: (H, W, 2) float32 displacement x, y, pixels.
+        """
+
 
 class Copy(Baseline):
     """The labels stay where they are."""
@@ -51,6 +62,10 @@ class Copy(Baseline):
     def step(self, image: Image) -> FrameLabels:
         """The same again."""
         return self._labels
+
+    def flow(self, image: Image, other: Image) -> Floats:
+        """Nothing moves."""
+        return np.zeros((*image.shape[:2], 2), np.float32)
 
 
 class Flow(Baseline):
@@ -97,6 +112,10 @@ class Flow(Baseline):
             new = self._positions(self._flow(before, self._grey), old)
         self._labels = FrameLabels(old.masks, new.keypoints, new.boxes, old.texture)
         return new
+
+    def flow(self, image: Image, other: Image) -> Floats:
+        """As estimated."""
+        return self._flow(_grey(image), _grey(other))
 
     def _flow(self, source: Image, target: Image) -> Floats:
         height, width = source.shape

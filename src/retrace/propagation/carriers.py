@@ -8,7 +8,8 @@ of every frame. Objects may begin in any frame. What it hands back is a function
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, Protocol, TypeVar
 
 import cv2
@@ -20,7 +21,14 @@ from torch import Tensor
 from retrace.encoders.model import Model
 from retrace.propagation import protocols
 from retrace.propagation.baselines import BASELINES
-from retrace.propagation.codecs import FrameLabels, Geometry, KeypointCodec, MaskCodec
+from retrace.propagation.codecs import (
+    CoordinateCodec,
+    Floats,
+    FrameLabels,
+    Geometry,
+    KeypointCodec,
+    MaskCodec,
+)
 from retrace.propagation.engine import Propagator, Step, resize_image
 
 Pixels = NDArray[np.uint8]
@@ -31,7 +39,7 @@ Value = TypeVar("Value")
 
 
 class Carrier(Protocol):
-    """Carries masks and points."""
+    """Carries masks and points, and says where pixels come from."""
 
     name: str
 
@@ -56,6 +64,22 @@ class Carrier(Protocol):
             size: (H, W) of that picture.
 
         Yields: for every frame a function that gives (K, 2) float32; NaN where not (yet) there.
+        """
+
+    def flows(
+        self, frames: Iterable[Pixels], gaps: Sequence[int], size: tuple[int, int], *, smooth: bool = False
+    ) -> Iterator[Callable[[], dict[int, Floats]]]:
+        """Say where the pixels of every frame are in earlier ones.
+
+        Args:
+            frames: (H', W', 3) RGB, all of one size.
+            gaps: how many frames back, each at least 1.
+            size: (H, W) of the picture that pixels are counted in.
+            smooth: average displacements over 3 x 3 cells, where there are cells.
+
+        Yields: for every frame t a function that gives, for each gap that does not lead before the first frame, the
+            displacement (H, W, 2) float32, x and y in pixels, from the pixels of frame t to their places in frame
+            t - gap.
         """
 
 
@@ -132,6 +156,17 @@ class Without:
                 baseline.start(image, _labels(kind, held))
             yield _constant(nowhere if held is None else held)
 
+    def flows(
+        self, frames: Iterable[Pixels], gaps: Sequence[int], size: tuple[int, int], *, smooth: bool = False
+    ) -> Iterator[Callable[[], dict[int, Floats]]]:
+        """See Carrier."""
+        baseline = self._make()
+        held: deque[Pixels] = deque(maxlen=max(gaps))  # the last frame on the right
+        for image in frames:
+            fitted = _at(image, size)
+            yield _constant({gap: baseline.flow(fitted, held[-gap]) for gap in gaps if gap <= len(held)})
+            held.append(fitted)
+
 
 class Readout:
     """Labels are read from earlier frames by an encoder's affinities: the propagation engine.
@@ -198,6 +233,25 @@ class Readout:
                 walk.seed(nodes, codec.encode(new[begin]))
                 walks.append((walk, codec, begin))
             yield _placed(found, new, total)
+
+    def flows(
+        self, frames: Iterable[Pixels], gaps: Sequence[int], size: tuple[int, int], *, smooth: bool = False
+    ) -> Iterator[Callable[[], dict[int, Floats]]]:
+        """See Carrier. Coordinates of the earlier frame are read as labels, under `protocols.between_two`."""
+        walk = copy.copy(self._engine)
+        walk.protocol = protocols.between_two(self.protocol)
+        held: deque[Tensor] = deque(maxlen=max(gaps))  # the last frame on the right
+        geometry: Geometry | None = None
+        for image in frames:
+            nodes, geometry = self._encode(image, size, geometry)
+            codec = CoordinateCodec(geometry, smooth=smooth)
+            read = {}
+            for gap in gaps:
+                if gap <= len(held):
+                    walk.seed(held[-gap], codec.encode())
+                    read[gap] = walk.step(nodes).labels
+            yield _displaced(codec, read)
+            held.append(nodes)
 
     def _encode(
         self, image: Pixels, size: tuple[int, ...], geometry: Geometry | None
@@ -272,6 +326,10 @@ def _finished(carried: list[Callable[[], Ids]], new: Ids | None, size: tuple[int
         return held if new is None else pasted(held, new)
 
     return finish
+
+
+def _displaced(codec: CoordinateCodec, read: Mapping[int, Tensor]) -> Callable[[], dict[int, Floats]]:
+    return lambda: {gap: codec.decode(labels) for gap, labels in read.items()}
 
 
 def _placed(

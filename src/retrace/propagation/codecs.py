@@ -91,6 +91,10 @@ class Geometry:
         )
         return np.asarray(enlarged, dtype=np.float32)  # (H, W)
 
+    def step(self) -> NDArray[np.float64]:
+        """Frame pixels from node to node, (x, y)."""
+        return self.stride / self._scale()
+
     def _scale(self) -> NDArray[np.float64]:
         """Network pixels per frame pixel, (x, y)."""
         return np.array([self.network[1] / self.frame[1], self.network[0] / self.frame[0]])
@@ -552,11 +556,62 @@ def robust_line(
     return slope, shift
 
 
+class CoordinateCodec:
+    """Coordinates as labels: cells carry where on the labelled frame they come from (TimeCycle, sections 4.5 and 4.6).
+
+    Three channels: coverage, coverage * column, coverage * row; the columns and rows divided by the longer side of the
+    grid, so that all channels have like sizes. They are no classes: a protocol that stretches classes to [0, 1]
+    must not feed them back.
+
+    Args:
+        geometry: of frames and grid.
+        smooth: average the displacement over 3 x 3 cells, weighted by coverage.
+    """
+
+    def __init__(self, geometry: Geometry, *, smooth: bool = False) -> None:
+        """See the class."""
+        self.geometry = geometry
+        self.smooth = smooth
+
+    def encode(self, cover: Floats | None = None) -> Tensor:
+        """Soft labels (3, h, w) float32 of the nodes where `cover` (h, w), 0 to 1, says so; None: of all."""
+        rows, columns = self._places()
+        there = np.ones(self.geometry.grid, np.float32) if cover is None else cover
+        longest = max(self.geometry.grid)
+        return torch.from_numpy(np.stack([there, there * columns / longest, there * rows / longest]))
+
+    def decode(self, labels: Tensor) -> Floats:
+        """Soft labels (3, h, w) -> (H, W, 2): from every pixel to its place on the labelled frame, x and y in pixels.
+
+        0 where nothing arrived. Displacements, not places, are interpolated between nodes, so that the frame's edges
+        beyond the last nodes go along with them.
+        """
+        cover, *carried = labels.detach().float().cpu().numpy()
+        rows, columns = self._places()
+        arrived = self._around(cover)
+        large = []
+        for plane, here in zip(carried, (columns, rows), strict=True):
+            shift = self._around(plane * max(self.geometry.grid) - cover * here)
+            shift = np.where(arrived > 1e-3, shift / np.maximum(arrived, 1e-3), 0)  # cells
+            large.append(self.geometry.enlarge(shift))
+        flow: Floats = (self.geometry.step() * np.stack(large, axis=-1)).astype(np.float32)
+        return flow
+
+    def _places(self) -> tuple[Floats, Floats]:
+        """Row and column of every node."""
+        h, w = self.geometry.grid
+        rows, columns = np.mgrid[0:h, 0:w].astype(np.float32)
+        return rows, columns
+
+    def _around(self, plane: Floats) -> Floats:
+        if not self.smooth:
+            return plane
+        blurred = cv2.GaussianBlur(plane, (3, 3), 0.8, borderType=cv2.BORDER_REPLICATE)
+        return np.asarray(blurred, dtype=np.float32)
+
+
 class TextureCodec:
     """A painted texture: cells carry where on the labelled frame they come from; rendering samples the paint there.
-
-    Three channels: coverage, coverage * column, coverage * row (TimeCycle, section 4.5, propagates coordinates
-    likewise).
 
     Args:
         rgba: (H, W, 4) uint8 paint of the labelled frame; not changed.
@@ -568,6 +623,7 @@ class TextureCodec:
     def __init__(self, rgba: NDArray[np.uint8], geometry: Geometry) -> None:
         """See the class."""
         self.geometry = geometry
+        self._coordinates = CoordinateCodec(geometry, smooth=True)
         alpha = rgba[..., 3:].astype(np.float32) / 255
         self._paint = np.concatenate(
             [rgba[..., :3].astype(np.float32) * alpha, alpha * 255], axis=2
@@ -575,10 +631,7 @@ class TextureCodec:
 
     def encode(self, rgba: NDArray[np.uint8]) -> Tensor:
         """Paint (H, W, 4) -> (3, h, w) float32. The codec renders the paint it was made with."""
-        cover = self.geometry.reduce((rgba[..., 3] > 0).astype(np.float32))
-        h, w = self.geometry.grid
-        rows, columns = np.mgrid[0:h, 0:w].astype(np.float32) / max(h, w)
-        return torch.from_numpy(np.stack([cover, cover * columns, cover * rows]))
+        return self._coordinates.encode(self.geometry.reduce((rgba[..., 3] > 0).astype(np.float32)))
 
     def decode(self, labels: Tensor, confidence: Tensor) -> FrameLabels:
         """Soft labels (3, h, w) and the engine's confidence (h, w) -> rendered RGBA and confidence.
@@ -586,27 +639,13 @@ class TextureCodec:
         The displacement is smoothed over 3 x 3 cells, weighted by coverage; paint ends where coverage falls
         below one half.
         """
-        cover, *carried = labels.detach().float().cpu().numpy()
-        h, w = self.geometry.grid
-        rows, columns = np.mgrid[0:h, 0:w].astype(np.float32)
-        smooth_cover = cv2.GaussianBlur(cover, (3, 3), 0.8, borderType=cv2.BORDER_REPLICATE)
-        source = []
-        for plane, here in zip(carried, (columns, rows), strict=True):
-            shift = cv2.GaussianBlur(
-                plane * max(h, w) - cover * here, (3, 3), 0.8, borderType=cv2.BORDER_REPLICATE
-            )
-            source.append(
-                self.geometry.enlarge(
-                    np.where(smooth_cover > 1e-3, shift / np.maximum(smooth_cover, 1e-3), 0) + here
-                )
-            )
-        places = (
-            self.geometry.pixels(np.stack(source, axis=-1)).astype(np.float32) - 0.5
-        )  # (H, W, 2), OpenCV's indices
+        cover = labels[0].detach().float().cpu().numpy()
+        flow = self._coordinates.decode(labels)
+        rows, columns = np.mgrid[0 : flow.shape[0], 0 : flow.shape[1]].astype(np.float32)
         paint = cv2.remap(
             self._paint,
-            places[..., 0],
-            places[..., 1],
+            columns + flow[..., 0],
+            rows + flow[..., 1],
             interpolation=cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_CONSTANT,
         )

@@ -1,7 +1,7 @@
 """Published inference settings, each a named constant with its source. A result always names its protocol."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from retrace.propagation.codecs import KEYPOINT_DIALECTS, Geometry, KeypointCodec, MaskCodec
 from retrace.propagation.context import RECENT
@@ -92,6 +92,18 @@ class Protocol:
         return KeypointCodec(names, geometry, dialect=self.keypoints)
 
 
+def between_two(protocol: Protocol) -> Protocol:
+    """The protocol for coordinates between two frames: the other frame, once and inside the window, is the context.
+
+    Published contexts repeat the first frame until there are others; the k best of two frames would then be k times
+    the very best node. Coordinates are no classes, so nothing is stretched. Window, top-k, temperature, softmax, nodes
+    and size stay.
+    """
+    return replace(
+        protocol, num_context=0, add_first=True, window_first=True, reread_first=False, feed_back="soft"
+    )
+
+
 Size = int | tuple[int, int] | None
 
 CRW, STFC3, VFS, STT = "CRW released command", "STFC3 Table 6", "VFS released", "StT released"
@@ -145,6 +157,16 @@ PROTOCOLS: dict[str, Protocol] = {
             "CRW paper's numbers; labels on the nodes, read between them; nodes whitened by 0.5",
             20,
             rules=Rules(0.2, 10, "disc", 12, subcell=True),
+            whiten=0.5,
+            seed="area",
+            keypoints="exact",
+        ),
+        Protocol(
+            "flow",
+            "ours: least end-point error on generated scenes",
+            0,
+            window_first=True,
+            rules=Rules(0.02, 4, "disc", 12, subcell=True),
             whiten=0.5,
             seed="area",
             keypoints="exact",

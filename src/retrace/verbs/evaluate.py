@@ -238,7 +238,9 @@ def _protocol(
     if task.settings is None:
         if protocol is not None and not isinstance(protocol, str | Protocol):
             raise UsageError(f"{task.name} takes a propagation protocol, not a {type(protocol).__name__}.")
-        rules = resolve_protocol(task.protocol if protocol is None else protocol, knobs)
+        rules = _settled(
+            task, resolve_protocol(task.protocol if protocol is None else protocol, knobs), knobs
+        )
         return rules, asdict(rules), dict(options)
     given = [name for name, value in knobs.items() if value is not None]
     if given:
@@ -276,6 +278,18 @@ def _typed(name: str, text: str, like: Any) -> Any:
     except (KeyError, ValueError):
         kind = "true or false" if isinstance(like, bool) else "a number" if isinstance(like, float) else ""
         raise ValueError(f"{name} is {text!r}; expected {kind or 'a whole number'}") from None
+
+
+def _settled(task: Benchmark, rules: Protocol, knobs: Knobs) -> Protocol:
+    """The protocol as the benchmark uses it. Errors: UsageError for a knob that it has no use for."""
+    settled = task.settle(rules)
+    for name, value in knobs.items():
+        if value is not None and hasattr(rules, name) and getattr(settled, name) != getattr(rules, name):
+            raise UsageError(
+                f"{name} is {getattr(rules, name)}; {task.name} compares two frames with each other and takes "
+                f"{getattr(settled, name)}. Leave that setting out."
+            )
+    return settled
 
 
 def _options(task: Benchmark, given: Mapping[str, str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from retrace.benchmarks.published import Published, beside
 from retrace.benchmarks.records import Benchmark, Metric, SequenceResult
 from retrace.benchmarks.sizes import SizeTable
 from retrace.datasets import records
+from retrace.datasets.flowfiles import read_flo, read_kitti_png
 from retrace.datasets.records import Dataset, Points
 from retrace.errors import RetraceError
 from retrace.formats.davis_png import read_mask
@@ -24,6 +25,7 @@ from retrace.propagation.codecs import FrameLabels
 from retrace.propagation.protocols import PROTOCOLS
 from retrace.video.decode import frames_of
 from retrace.viz.figure import COLOURS
+from retrace.viz.flow import error_colours, flow_colours, longest
 from retrace.viz.overlay import Overlay
 
 Pixels = NDArray[np.uint8]
@@ -351,28 +353,36 @@ def _strips(
     sequences = {sequence.name: sequence for sequence in data.sequences}
     blocks = []
     for result in worst:
-        pictures = _pictures(folder, task, sequences[result.name], result)
+        pictures = _PICTURES.get(task.label, _over_time)(folder, task, sequences[result.name], result)
         if not pictures:
             continue
         images = "".join(
-            f'<figure><img src="{_embedded(image)}" alt="frame {frame}"><figcaption>{frame}</figcaption></figure>'
-            for frame, image in pictures
+            f'<figure><img src="{_embedded(image)}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+            for caption, image in pictures
         )
         blocks.append(
             f"<h3>{escape(result.name)} <span class='hint'>{shown(result.scores[metric.key], metric)} "
             f"{escape(metric.label)}</span></h3><div class='strip'>{images}</div>"
         )
-    what = {
-        "mask": "Filled: carried. White outline: the truth.",
-        "parts": "Filled: carried. White outline: the truth.",
-        "boxes": "Orange: carried. White: the truth.",
-    }.get(task.label, "Discs: carried. Rings: the truth; a line joins the two.")
-    return f"<p class='hint'>{what} Numbers are frames.</p>" + "".join(blocks) if blocks else ""
+    return f"<p class='hint'>{_SHOWN[task.label]}</p>" + "".join(blocks) if blocks else ""
 
 
-def _pictures(
+_OUTLINES = "Filled: carried. White outline: the truth. Numbers are frames."
+_DISCS = "Discs: carried. Rings: the truth; a line joins the two. Numbers are frames."
+_SHOWN = {
+    "mask": _OUTLINES,
+    "parts": _OUTLINES,
+    "keypoints": _DISCS,
+    "points": _DISCS,
+    "boxes": "Orange: carried. White: the truth. Numbers are frames.",
+    "flow": "Hue is direction, saturation length; white stands still, black is not known.",
+}
+"""What the pictures of each kind of label show."""
+
+
+def _over_time(
     folder: Path, task: Benchmark, sequence: records.Sequence[Any], result: SequenceResult
-) -> list[tuple[int, Pixels]]:
+) -> list[tuple[str, Pixels]]:
     """Frames with what was carried and what is true, evenly over the scored ones."""
     times = [int(t) for t in result.frames.get("frame", [])]
     if not times:
@@ -388,10 +398,46 @@ def _pictures(
                 scaled = np.asarray(
                     cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8
                 )
-                pictures.append((index, _drawn(folder, task, sequence, index, scaled)))
+                pictures.append((str(index), _drawn(folder, task, sequence, index, scaled)))
     except RetraceError:
         return []  # the frames were readable when they were scored and are not any more; the numbers stand
     return pictures
+
+
+def _of_flow(
+    folder: Path, task: Benchmark, sequence: records.Sequence[Any], result: SequenceResult
+) -> list[tuple[str, Pixels]]:
+    """Both frames, the flow as carried and as true, and how far apart the two are."""
+    path = folder / "submission" / task.prediction.format(sequence=sequence.name)
+    try:
+        frames = list(frames_of(sequence))
+        truth = sequence.truth(0)
+        uv = (read_flo if path.suffix == ".flo" else read_kitti_png)(path).uv
+    except RetraceError:
+        return []  # as in _over_time
+    pictures = [("first frame", frames[0]), ("second frame", frames[1])]
+    if truth is None:
+        full = longest(uv)
+        pictures.append((f"carried, full colour at {full:.1f} px", flow_colours(uv, full)))
+    else:
+        full = longest(truth.uv, truth.valid)
+        epe = np.linalg.norm(uv - truth.uv, axis=-1)
+        pictures += [
+            (f"carried, full colour at {full:.1f} px", flow_colours(uv, full)),
+            ("true", flow_colours(truth.uv, full, truth.valid)),
+            (f"error, lightest at {full:.1f} px", error_colours(epe, full, truth.valid)),
+        ]
+    return [(caption, _small(image)) for caption, image in pictures]
+
+
+_PICTURES = {"flow": _of_flow}
+"""Kind of label -> the pictures of a sequence with their captions, where they are not frames over time."""
+
+
+def _small(image: Pixels) -> Pixels:
+    """WIDTH pixels across."""
+    size = (WIDTH, max(1, round(image.shape[0] * WIDTH / image.shape[1])))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def _drawn(
@@ -405,8 +451,8 @@ def _drawn(
     )
     truth = sequence.truth(frame)
     scale = WIDTH / image.shape[1]
-    size = (WIDTH, max(1, round(image.shape[0] * scale)))
-    small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    small = _small(image)
+    size = (WIDTH, small.shape[0])
     if task.label in ("mask", "parts"):
         ids = read_mask(path, allow_empty=True).ids
         names = [str(i) for i in sorted(set(sequence.objects) | (set(np.unique(ids).tolist()) - {0}))]
