@@ -254,7 +254,8 @@ class STFC3(nn.Module):
                     reading = warp.on_nodes(
                         reading, height, width, self.encoder.stride, h, w, self.encoder.origin
                     )
-                losses = stfc3_loss(maps[:batch], maps[batch:], reading, config, generator)
+                feat_forward, feat_backward = maps.tensor_split(2)
+                losses = stfc3_loss(feat_forward, feat_backward, reading, config, generator)
         with torch.no_grad():
             losses.terms["feature_std"] = normalise(maps, dim=2).std(dim=(0, 1, 3, 4)).mean()
         return losses
@@ -282,7 +283,8 @@ def stfc3_loss(
     forward, backward = normalise(feat_forward, dim=2), normalise(feat_backward, dim=2)
     warped = warp.read(forward.flatten(0, 1), reading.repeat_interleave(length, dim=0))  # Eq. (9)
     warped = to_nodes(normalise(warped, dim=1).reshape(forward.shape))  # (B, T, N, C), Eq. (10)
-    forward, backward = to_nodes(forward), to_nodes(backward)  # (B, T, N, C)
+    # Frames are taken apart at once: the gradient of every index into a clip would be a whole clip, nearly all zeros.
+    frames, copies, starts = (nodes.unbind(1) for nodes in (to_nodes(forward), to_nodes(backward), warped))
     mask = warp.inside_mask(reading, (h, w))  # (B, N), Eq. (11)
 
     def step(queries: Tensor, keys: Tensor) -> Tensor:  # Eq. (7)
@@ -291,14 +293,14 @@ def stfc3_loss(
         )
 
     homes = cycles.nested_homes(  # Eq. (8)
-        [step(forward[:, t], forward[:, t + 1]) for t in range(1, length - 1)],
-        step(forward[:, -1], backward[:, 0]),
-        [step(backward[:, t], backward[:, t + 1]) for t in range(length - 1)],
+        [step(frames[t], frames[t + 1]) for t in range(1, length - 1)],
+        step(frames[-1], copies[0]),
+        [step(copies[t], copies[t + 1]) for t in range(length - 1)],
     )
-    outs = [step(warped[:, start], forward[:, start + 1]) for start in _starts(length, config)]
+    outs = [step(starts[s], frames[s + 1]) for s in _starts(length, config)]
     losses = _homecoming(outs, homes, mask, (h, w), config)  # Eq. (12), (13)
     if config.direct_weight > 0:
-        straight = step(warped.flatten(0, 1), backward.flip(1).flatten(0, 1))  # (B * T, N, N)
+        straight = step(warped.flatten(0, 1), to_nodes(backward).flip(1).flatten(0, 1))  # (B * T, N, N)
         probability = straight.diagonal(dim1=-2, dim2=-1).reshape(len(mask), -1)  # (B, T * N)
         direct = cycles.cycle_cross_entropy(probability, mask.repeat(1, length), reduction=config.reduction)
         losses.terms["direct"] = direct.detach()
@@ -317,15 +319,15 @@ def fc3_loss(feat: Tensor, config: STFC3Config, generator: torch.Generator | Non
     Returns: Losses; terms: cycle, accuracy.
     """
     length, (h, w) = feat.shape[1], feat.shape[-2:]
-    nodes = to_nodes(normalise(feat, dim=2))  # (B, T, N, C)
+    nodes = to_nodes(normalise(feat, dim=2)).unbind(1)  # T x (B, N, C)
 
     def step(queries: Tensor, keys: Tensor) -> Tensor:  # Eq. (3)
         return transition(
             affinity(queries, keys), config.temperature, edge_dropout=config.edge_dropout, generator=generator
         )
 
-    outs = [step(nodes[:, t], nodes[:, t + 1]) for t in range(length - 1)]
-    back = [step(nodes[:, t + 1], nodes[:, t]) for t in reversed(range(length - 1))]
+    outs = [step(nodes[t], nodes[t + 1]) for t in range(length - 1)]
+    back = [step(nodes[t + 1], nodes[t]) for t in reversed(range(length - 1))]
     # The walk turns on the last frame itself: it goes to the last frame and at once one step back.
     homes = [*cycles.nested_homes(outs[1:-1], outs[-1] @ back[0], back[1:]), back[0]]
     return _homecoming([outs[start] for start in _starts(length, config)], homes, None, (h, w), config)
