@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
-from retrace.cli.parsing import MODEL_HELP, Parser
+from retrace.cli.parsing import Parser, add_device, add_model
 
 if TYPE_CHECKING:
     from retrace.verbs.demo import DemoReport
@@ -26,17 +26,10 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--out", default="demo", metavar="DIR", help="folder for the result (default: %(default)s)"
     )
-    parser.add_argument(
-        "--model",
-        default="default",
-        metavar="NAME|FILE",
-        help=f"{MODEL_HELP} (default: %(default)s)",
-    )
+    add_model(parser)
     parser.add_argument("--seed", type=int, help="of the scene; another number is another video")
     parser.add_argument("--frames", type=int, default=90, help="length of the video (default: %(default)s)")
-    parser.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)"
-    )
+    add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser

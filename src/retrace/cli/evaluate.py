@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 from tqdm import tqdm
 
 from retrace.benchmarks import BENCHMARKS
-from retrace.cli.parsing import Parser
+from retrace.cli.parsing import Parser, add_device, add_model
 from retrace.cli.propagate import add_protocol_flags, knobs_of
 from retrace.errors import UsageError
 from retrace.propagation.baselines import BASELINES
@@ -33,12 +33,7 @@ def build_parser() -> Parser:
     add = parser.add_argument
     add("benchmark", nargs="?", metavar="BENCHMARK", help=", ".join(BENCHMARKS))
     add("--root", metavar="DIR", help="folder of the data (default: found in the folder RETRACE_DATA names)")
-    add(
-        "--model",
-        default="default",
-        metavar="NAME|FILE",
-        help=f"'default' ships with Retrace; a checkpoint; or a baseline: {', '.join(BASELINES)}",
-    )
+    add_model(parser, f"; or a baseline without an encoder: {', '.join(BASELINES)}")
     add("--out", metavar="DIR", help="folder for the results; a new or empty one, or one of this run")
     add("--split", metavar="NAME", help="part of the data (default: the one that papers report)")
     add("--sequences", nargs="+", metavar="NAME", help="only these")
@@ -62,7 +57,7 @@ def build_parser() -> Parser:
         metavar="N",
         help="processes (default: one per core, one on a GPU); results do not depend on it",
     )
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    add_device(parser)
     add("--dtype", default="float32", choices=list(DTYPES), help="of features and affinities")
     add(
         "--overwrite",

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,25 @@ from tqdm import tqdm
 from retrace.cli.parsing import Parser
 from retrace.verbs.labelled_run import LabelledRun
 from retrace.verbs.output import OURS
+
+
+def run_parser(prog: str, description: str) -> Parser:
+    """The parser of a verb that works on one video."""
+    parser = Parser(prog=prog, description=description)
+    parser.add_argument(
+        "video", metavar="VIDEO", help="video file (mp4, mov, avi, mkv, webm, gif, ...) or folder of frames"
+    )
+    return parser
+
+
+def protocol_flags(parser: Parser) -> Callable[..., Any]:
+    """`add_argument` of the group for published settings and changes to them."""
+    group = parser.add_argument_group(
+        "protocol",
+        "published settings by name, and single settings on top of them (default: as the protocol says)",
+    )
+    add: Callable[..., Any] = group.add_argument
+    return add
 
 
 def add_output_flags(parser: Parser) -> None:

@@ -4,8 +4,8 @@ from typing import Any, get_args
 
 from jsonargparse import Namespace
 
-from retrace.cli.labelled_run import add_output_flags, follow
-from retrace.cli.parsing import MODEL_HELP, Parser
+from retrace.cli.labelled_run import add_output_flags, follow, protocol_flags, run_parser
+from retrace.cli.parsing import Parser, add_device, add_model
 from retrace.errors import UsageError
 from retrace.formats.labels import Kind
 from retrace.propagation.baselines import BASELINES
@@ -27,9 +27,8 @@ status is then 1."""
 
 def build_parser() -> Parser:
     """Return the parser of this verb."""
-    parser = Parser(prog="retrace propagate", description=_DESCRIPTION)
+    parser = run_parser("retrace propagate", _DESCRIPTION)
     add = parser.add_argument
-    add("video", metavar="VIDEO", help="video file (mp4, mov, avi, mkv, webm, gif, ...) or folder of frames")
     add(
         "--labels",
         required=True,
@@ -42,12 +41,7 @@ def build_parser() -> Parser:
         choices=["auto", *get_args(Kind)],
         help="what the labels are (auto: by the file)",
     )
-    add(
-        "--model",
-        default="default",
-        metavar="NAME|FILE",
-        help=f"{MODEL_HELP}; or a baseline without an encoder: {', '.join(BASELINES)}",
-    )
+    add_model(parser, f"; or a baseline without an encoder: {', '.join(BASELINES)}")
     add(
         "--adapt",
         type=int,
@@ -56,7 +50,7 @@ def build_parser() -> Parser:
         help="first train N steps on this very video, without labels",
     )
     add("--save-adapted", metavar="FILE", help="keep the adapted weights (.safetensors)")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    add_device(parser)
     add("--dtype", default="float32", choices=list(DTYPES), help="of features and affinities")
     add("--seed", type=int, default=0, help="of the adaptation")
     add_output_flags(parser)
@@ -67,11 +61,7 @@ def build_parser() -> Parser:
 
 def add_protocol_flags(parser: Parser) -> None:
     """Published settings by name, and every knob of them."""
-    knobs = parser.add_argument_group(
-        "protocol",
-        "published settings by name, and single settings on top of them (default: as the protocol says)",
-    )
-    knob = knobs.add_argument
+    knob = protocol_flags(parser)
     knob("--protocol", metavar="NAME", help=f"default, {', '.join(PROTOCOLS)}")
     knob(
         "--size",

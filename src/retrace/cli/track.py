@@ -5,8 +5,8 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from retrace.cli.labelled_run import add_output_flags, follow
-from retrace.cli.parsing import MODEL_HELP, Parser
+from retrace.cli.labelled_run import add_output_flags, follow, protocol_flags, run_parser
+from retrace.cli.parsing import Parser, add_device, add_model
 from retrace.errors import UsageError
 from retrace.tracking.siamfc import PROTOCOLS
 from retrace.verbs.track import Box, TrackKnobs, track
@@ -24,9 +24,8 @@ that breaks in the middle the frames before the break are kept; the exit status 
 
 def build_parser() -> Parser:
     """Return the parser of this verb."""
-    parser = Parser(prog="retrace track", description=_DESCRIPTION)
+    parser = run_parser("retrace track", _DESCRIPTION)
     add = parser.add_argument
-    add("video", metavar="VIDEO", help="video file (mp4, mov, avi, mkv, webm, gif, ...) or folder of frames")
     add(
         "--box",
         required=True,
@@ -35,20 +34,11 @@ def build_parser() -> Parser:
         help="the target, in pixels of the frame; may be given several times; or one box file",
     )
     add("--frame", type=int, default=0, metavar="N", help="frame that the boxes were drawn on, from 0")
-    add(
-        "--model",
-        default="default",
-        metavar="NAME|FILE",
-        help=MODEL_HELP,
-    )
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    add_model(parser)
+    add_device(parser)
     add_output_flags(parser)
 
-    knobs = parser.add_argument_group(
-        "protocol",
-        "published settings by name, and single settings on top of them (default: as the protocol says)",
-    )
-    knob = knobs.add_argument
+    knob = protocol_flags(parser)
     knob("--protocol", metavar="NAME", help=f"{', '.join(PROTOCOLS)}")
     knob("--num-scales", type=int, metavar="N", help="sizes tried per frame, an odd number; more is slower")
     knob("--scale-step", type=float, metavar="F", help="factor from one size to the next")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from retrace.cli.parsing import MODEL_HELP, Parser
+from retrace.cli.parsing import Parser, add_device, add_model
 from retrace.errors import UsageError
 
 SUMMARY = "draw affinities of two frames, PCA of features, training curves"
@@ -43,7 +43,7 @@ def _affinity_parser() -> Parser:
     parser.add_argument(
         "--temperature", type=float, default=0.05, help="of the softmax (default: %(default)s)"
     )
-    _add_model(parser, short_side=256)
+    _add_encoder(parser, short_side=256)
     return parser
 
 
@@ -56,7 +56,7 @@ def _pca_parser() -> Parser:
     parser.add_argument(
         "--frames", default="0,10,20", metavar="A,B,...", help="frame numbers, from 0 (default: %(default)s)"
     )
-    _add_model(parser, short_side=480)
+    _add_encoder(parser, short_side=480)
     return parser
 
 
@@ -76,22 +76,15 @@ def _add_video(parser: Parser) -> None:
     parser.add_argument("video", metavar="VIDEO_OR_FRAMES", help="video file, or folder of frames")
 
 
-def _add_model(parser: Parser, *, short_side: int) -> None:
-    parser.add_argument(
-        "--model",
-        default="default",
-        metavar="NAME|FILE",
-        help=f"{MODEL_HELP} (default: %(default)s)",
-    )
+def _add_encoder(parser: Parser, *, short_side: int) -> None:
+    add_model(parser)
     parser.add_argument(
         "--short-side",
         type=int,
         default=short_side,
         help="pixels to which frames are resized (default: %(default)s)",
     )
-    parser.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)"
-    )
+    add_device(parser)
     _add_output(parser)
 
 

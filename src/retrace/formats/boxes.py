@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrace.errors import RetraceError
-from retrace.formats.tables import FrameTable, entries, frame_number, number, read_json, read_rows
+from retrace.formats.tables import FrameTable, frame_number, labelled_frames, number, read_json, read_rows
 
 
 @dataclass(frozen=True)
@@ -65,21 +65,9 @@ def boxes_from_object(
     Errors: RetraceError as `read_boxes`.
     """
     if "frames" in content:
-        frames = {}
-        for k, frame in enumerate(entries(content, "frames", name)):
-            if not isinstance(frame, Mapping) or "boxes" not in frame:
-                raise RetraceError(
-                    f'{name}: entry {k} of "frames" has no "boxes". Give {{"index": 0, "boxes": [...]}}.'
-                )
-            index = frame.get("index", k)
-            if not isinstance(index, int) or isinstance(index, bool) or index < 0:
-                raise RetraceError(f"{name}: frame index {index!r} is not a whole number from 0 on.")
-            if index in frames:
-                raise RetraceError(f"{name} labels frame {index} twice. Keep one of the entries.")
-            frames[index] = _one_frame(frame["boxes"], f"{name}, frame {index}")
-        if not frames:
-            raise RetraceError(f'{name} has an empty "frames" list. Label at least one frame.')
-        return _checked(dict(sorted(frames.items())), name, size)
+        found = labelled_frames(content, "boxes", name)
+        frames = {index: _one_frame(boxes, f"{name}, frame {index}") for index, boxes in found.items()}
+        return _checked(frames, name, size)
     if "boxes" not in content:
         raise RetraceError(
             f'{name} has no "boxes". Give {{"boxes": [{{"name": "car", "x": 10, "y": 20, "w": 64, "h": 48}}]}}.'

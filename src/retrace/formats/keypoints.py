@@ -25,7 +25,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrace.errors import RetraceError
-from retrace.formats.tables import FrameTable, entries, frame_number, number, read_json, read_rows
+from retrace.formats.tables import (
+    FrameTable,
+    entries,
+    frame_number,
+    labelled_frames,
+    number,
+    read_json,
+    read_rows,
+)
 
 Edge = tuple[int, int]
 
@@ -67,23 +75,12 @@ def keypoints_from_object(
     if "annotations" in content:
         return _checked({0: _from_coco(content, name)}, name, size)
     if "frames" in content:
-        given = entries(content, "frames", name)
-        if not given:
-            raise RetraceError(f'{name} has an empty "frames" list. Label at least one frame.')
         common = entries(content, "names", name)
-        frames = {}
-        for k, frame in enumerate(given):
-            if not isinstance(frame, Mapping) or "keypoints" not in frame:
-                raise RetraceError(
-                    f'{name}: entry {k} of "frames" has no "keypoints". Give {{"index": 0, "keypoints": [...]}}.'
-                )
-            index = frame.get("index", k)
-            if not isinstance(index, int) or isinstance(index, bool) or index < 0:
-                raise RetraceError(f"{name}: frame index {index!r} is not a whole number from 0 on.")
-            if index in frames:
-                raise RetraceError(f"{name} labels frame {index} twice. Keep one of the entries.")
-            frames[index] = _one_frame(frame["keypoints"], common, (), f"{name}, frame {index}")
-        return _checked(dict(sorted(frames.items())), name, size, entries(content, "skeleton", name))
+        frames = {
+            index: _one_frame(points, common, (), f"{name}, frame {index}")
+            for index, points in labelled_frames(content, "keypoints", name).items()
+        }
+        return _checked(frames, name, size, entries(content, "skeleton", name))
     if "keypoints" not in content:
         raise RetraceError(
             f'{name} has no "keypoints". Give {{"keypoints": [{{"name": "nose", "x": 10.5, "y": 20.5}}]}}.'

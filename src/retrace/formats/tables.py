@@ -107,6 +107,28 @@ def entries(content: Mapping[str, Any], key: str, where: str) -> Sequence[Any]:
     return value
 
 
+def labelled_frames(content: Mapping[str, Any], key: str, where: str) -> dict[int, Any]:
+    """Position -> what stands under `key` of each entry of "frames", in order of the positions.
+
+    Errors: RetraceError for an empty list, an entry without `key`, a position that is none or stands twice.
+    """
+    frames: dict[int, Any] = {}
+    for k, frame in enumerate(entries(content, "frames", where)):
+        if not isinstance(frame, Mapping) or key not in frame:
+            raise RetraceError(
+                f'{where}: entry {k} of "frames" has no "{key}". Give {{"index": 0, "{key}": [...]}}.'
+            )
+        index = frame.get("index", k)
+        if not isinstance(index, int) or isinstance(index, bool) or index < 0:
+            raise RetraceError(f"{where}: frame index {index!r} is not a whole number from 0 on.")
+        if index in frames:
+            raise RetraceError(f"{where} labels frame {index} twice. Keep one of the entries.")
+        frames[index] = frame[key]
+    if not frames:
+        raise RetraceError(f'{where} has an empty "frames" list. Label at least one frame.')
+    return dict(sorted(frames.items()))
+
+
 def _short(value: Any) -> str:
     try:
         text = repr(value)

@@ -107,14 +107,7 @@ class Propagation(LabelledRun):
     ) -> None:
         """Use `propagate`."""
         self.protocol = protocol
-        self._engine = Propagator(
-            model, protocol, device=settings["device"], dtype=DTYPES[settings["dtype"]], tile=tile
-        )
-        frame = (video.height, video.width)
-        resized = resize_image(torch.empty(3, *frame, dtype=torch.uint8), protocol.size)
-        network = (resized.shape[1], resized.shape[2])
-        padding = model.padding(*network)
-        geometry = Geometry(frame, network, self._engine.grid(*network), model.stride, model.origin, padding)
+        geometry, described = self._prepare((video.height, video.width), model, settings, tile)
         self._task = _task(labels, geometry, protocol)
         super().__init__(
             video,
@@ -122,14 +115,24 @@ class Propagation(LabelledRun):
             model,
             names=self._task.names,
             skeleton=self._task.skeleton,
-            settings={
-                "protocol": asdict(protocol),
-                **({"padding": dict(zip(("bottom", "right"), padding, strict=True))} if any(padding) else {}),
-                **settings,
-            },
+            settings={**described, **settings},
             folder=folder,
             overlay=overlay,
         )
+
+    def _prepare(
+        self, frame: tuple[int, int], model: Model, settings: Mapping[str, Any], tile: tuple[int, int] | None
+    ) -> tuple[Geometry, dict[str, Any]]:
+        """Make what carries labels over frames of (H, W): their geometry on its grid, what `result.json` says of it."""
+        self._engine = Propagator(
+            model, self.protocol, device=settings["device"], dtype=DTYPES[settings["dtype"]], tile=tile
+        )
+        resized = resize_image(torch.empty(3, *frame, dtype=torch.uint8), self.protocol.size)
+        network = (resized.shape[1], resized.shape[2])
+        padding = model.padding(*network)
+        geometry = Geometry(frame, network, self._engine.grid(*network), model.stride, model.origin, padding)
+        padded = {"padding": dict(zip(("bottom", "right"), padding, strict=True))} if any(padding) else {}
+        return geometry, {"protocol": asdict(self.protocol), **padded}
 
     def _one(self, frame: Frame, label: Label | None, clock: dict[str, float]) -> FrameResult:
         start = time.perf_counter()
@@ -163,33 +166,10 @@ class BaselinePropagation(Propagation):
 
     stages = ("decode", "carry")
 
-    def __init__(
-        self,
-        video: VideoReader,
-        labels: LabelSet,
-        model: Model,
-        protocol: Protocol,
-        *,
-        settings: Mapping[str, Any],
-        folder: RunFolder | None,
-        overlay: bool,
-        tile: tuple[int, int] | None,
-    ) -> None:
-        """Use `propagate`."""
-        self.protocol = protocol
-        frame = (video.height, video.width)
-        self._task = _task(labels, Geometry(frame, frame, frame, 1), protocol)
-        LabelledRun.__init__(
-            self,
-            video,
-            labels,
-            model,
-            names=self._task.names,
-            skeleton=self._task.skeleton,
-            settings={"protocol": {"name": "none"}, **settings},
-            folder=folder,
-            overlay=overlay,
-        )
+    def _prepare(
+        self, frame: tuple[int, int], model: Model, settings: Mapping[str, Any], tile: tuple[int, int] | None
+    ) -> tuple[Geometry, dict[str, Any]]:
+        return Geometry(frame, frame, frame, 1), {"protocol": {"name": "none"}}
 
     def _one(self, frame: Frame, label: Label | None, clock: dict[str, float]) -> FrameResult:
         begin = time.perf_counter()
