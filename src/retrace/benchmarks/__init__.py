@@ -1,6 +1,6 @@
 """Benchmarks: a data set, what is carried on it, how it is scored. `BENCHMARKS` names them all."""
 
-from retrace.benchmarks import boxes, flow, masks, parts, points, poses, synthetic
+from retrace.benchmarks import boxes, flow, imagenet, masks, parts, points, poses, synthetic
 from retrace.benchmarks.records import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "kitti": flow.KITTI,
     "sintel": flow.SINTEL,
     "middlebury": flow.MIDDLEBURY,
+    "imagenet": imagenet.IMAGENET,
     "synthetic": synthetic.SYNTHETIC,
 }
 """Name, as on the command line -> benchmark."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from retrace.benchmarks.linear import Classifier, LinearProbeConfig, Pooled
 from retrace.datasets.records import Sequence
 from retrace.encoders import Model
 from retrace.errors import RetraceError
@@ -22,8 +23,8 @@ from retrace.tracking.siamfc import SiamFCConfig
 from retrace.video.decode import frames_of
 
 Labels = TypeVar("Labels")
-Settings = Protocol | SiamFCConfig
-"""How labels are carried: propagated, or boxes tracked."""
+Settings = Protocol | SiamFCConfig | LinearProbeConfig
+"""How labels are carried: propagated, boxes tracked, or classes learned."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,29 @@ class CarrierSpec:
     device: str
     dtype: str
 
-    def build(self, encoder: Callable[[str | Path | Model], Model]) -> Carrier | BoxCarrier:
-        """The carrier; `encoder` loads the model. Errors: RetraceError when it cannot be loaded."""
+    def build(
+        self, encoder: Callable[[str | Path | Model], Model], classifier: Path
+    ) -> Carrier | BoxCarrier | Classifier:
+        """The carrier.
+
+        Args:
+            encoder: loads the model.
+            classifier: file of a classifier that was trained before, where classes are learned.
+
+        Errors: RetraceError when it cannot be loaded.
+        """
+        if isinstance(self.protocol, LinearProbeConfig):
+            return Classifier.read(classifier, self.pooled(encoder))
         if isinstance(self.model, str) and self.model in BASELINES:
             return Without(self.model)
         model, dtype = encoder(self.model), getattr(torch, self.dtype)
         if isinstance(self.protocol, SiamFCConfig):
             return SiamFC(model, self.protocol, device=self.device, dtype=dtype)
         return Readout(model, self.protocol, device=self.device, dtype=dtype)
+
+    def pooled(self, encoder: Callable[[str | Path | Model], Model]) -> Pooled:
+        """Features of whole pictures; `encoder` loads the model."""
+        return Pooled(encoder(self.model), self.device, getattr(torch, self.dtype))
 
 
 def read_frames(sequence: Sequence[Any]) -> Iterator[NDArray[np.uint8]]:

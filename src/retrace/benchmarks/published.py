@@ -41,6 +41,12 @@ def _row(
     )
 
 
+def _imagenet(method: str, top1: float) -> Published:
+    """VFS's Table 5, ResNet-18, 2 frames of Kinetics."""
+    scores, settings = {"imagenet": {"top1": top1}}, {"imagenet": {"features": "res5"}}
+    return Published(method, "ResNet-18", scores, {"imagenet": "vfs"}, settings)
+
+
 def _otb(method: str, backbone: str, precision: float, success: float, *, head: bool = True) -> Published:
     """VFS's Tables 2 to 6 (frozen) and 8 (with two 1x1 convolutions trained for tracking)."""
     return Published(
@@ -112,6 +118,10 @@ PUBLISHED: tuple[Published, ...] = (
     _otb("ImageNet, supervised", "ResNet-50", 65.8, 45.5),
     _otb("SeCo", "ResNet-50", 71.9, 51.8),
     _otb("VFS", "ResNet-50", 73.9, 52.5),
+    _imagenet("VFS", 22.0),
+    _imagenet("VFS, negatives", 24.2),
+    _imagenet("VFS, colour", 31.8),
+    _imagenet("VFS, negatives, colour", 33.8),
 )
 
 

@@ -10,12 +10,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from retrace.benchmarks.carrying import CarrierSpec
 from retrace.benchmarks.sizes import SizeTable
 from retrace.datasets.records import Dataset, Sequence
 from retrace.encoders import Model, load
 from retrace.files import atomic_path
 from retrace.formats.davis_png import write_mask
 from retrace.propagation.protocols import Protocol
+
+CLASSIFIER = "classifier.safetensors"
+"""In the folder of a run that learns classes."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,21 @@ class Submission:
         self.files[name] = sha256(self.folder / name)
 
 
+@dataclass(frozen=True)
+class Job:
+    """Everything that a process needs."""
+
+    find: "Callable[[str], Benchmark]"
+    """Benchmark by name; a function of a module, so that it can be handed to a process."""
+    benchmark: str
+    root: Path
+    split: str | None
+    options: Mapping[str, str]
+    carrier: CarrierSpec
+    folder: Path
+    fingerprint: Mapping[str, str]
+
+
 def as_named(model: str | Path | Model, options: Mapping[str, str]) -> Model:
     """The encoder that a model's name means, whatever the options."""
     return model if isinstance(model, Model) else load(model)
@@ -96,8 +115,8 @@ class Benchmark:
     name: str
     title: str
     """For people."""
-    label: Literal["mask", "parts", "keypoints", "points", "boxes", "flow"]
-    """What is carried."""
+    label: Literal["mask", "parts", "keypoints", "points", "boxes", "flow", "class"]
+    """What is carried; a class is told instead."""
     protocol: str
     """Name of the settings that are used when none are given: a propagation protocol, or one of `settings`."""
     metrics: tuple[Metric, ...]
@@ -105,13 +124,13 @@ class Benchmark:
     load: Callable[[Path, str | None], Dataset[Any]]
     """Root and split (None: the default) -> its sequences."""
     score: Callable[[Sequence[Any], Any, Submission, Mapping[str, str]], SequenceResult]
-    """Carry and score one sequence with a `Carrier`, for boxes a `BoxCarrier`; the mapping holds the benchmark's
-    options."""
+    """Carry and score one sequence with a `Carrier`, for boxes a `BoxCarrier`, for classes a `Classifier`; the
+    mapping holds the benchmark's options."""
     summarise: Callable[[list[SequenceResult], Mapping[str, str]], dict[str, float]]
     """Metric key -> value over the data set."""
     prediction: str
     """Where a sequence's predictions are in the submission: for masks a PNG per frame, with {sequence} and {frame}, for
-    points a JSON, for boxes a text file and for flow a .flo or KITTI's PNG per sequence, with {sequence}."""
+    points a JSON, for boxes and classes a text file and for flow a .flo or KITTI's PNG per sequence, with {sequence}."""
     tables: Callable[[list[SequenceResult], Mapping[str, float]], dict[str, str]] | None = None
     """File name -> text of the tables that the official tool writes."""
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -122,6 +141,11 @@ class Benchmark:
     """What `--model` says and the options -> the encoder, built as this benchmark needs it."""
     sizes: SizeTable | None = None
     """What `raw["confusion_by_size"]` of the results counts; None: nothing."""
+    prepare: Callable[[Job, list[str]], list[str]] | None = None
+    """What is done once, before the sequences with these names; it gives notes for the report, and what is done already
+    it does not do again."""
+    items: str = "sequences"
+    """What the sequences are called."""
     settings: Mapping[str, Any] | None = None
     """Name -> settings, where labels are not propagated; single ones may be given as options."""
     settle: Callable[[Protocol], Protocol] = lambda protocol: protocol

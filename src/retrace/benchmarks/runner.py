@@ -8,37 +8,18 @@ import multiprocessing
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from retrace.benchmarks.carrying import CarrierSpec
-from retrace.benchmarks.records import Benchmark, SequenceResult, Store
+from retrace.benchmarks.records import CLASSIFIER, Job, SequenceResult, Store
 from retrace.datasets.records import Sequence
 from retrace.errors import RetraceError
-
-Find = Callable[[str], Benchmark]
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything that a process needs."""
-
-    find: Find
-    """Benchmark by name; a function of a module, so that it can be handed to a process."""
-    benchmark: str
-    root: Path
-    split: str | None
-    options: Mapping[str, str]
-    carrier: CarrierSpec
-    folder: Path
-    fingerprint: Mapping[str, str]
 
 
 @dataclass
@@ -51,6 +32,8 @@ class Outcome:
     """Sequence -> why it could not be evaluated."""
     kept: int = 0
     """Sequences that an earlier run had finished."""
+    notes: list[str] = field(default_factory=list)
+    """What was odd before the first sequence."""
 
 
 class Bench:
@@ -64,7 +47,9 @@ class Bench:
         self._sequences: dict[str, Sequence[Any]] = {
             sequence.name: sequence for sequence in self.benchmark.load(job.root, job.split).sequences
         }
-        self._carrier = job.carrier.build(lambda model: self.benchmark.encoder(model, job.options))
+        self._carrier = job.carrier.build(
+            lambda model: self.benchmark.encoder(model, job.options), job.folder / CLASSIFIER
+        )
 
     def run(self, name: str) -> SequenceResult:
         """Carry, score and keep one sequence. Errors: RetraceError when it is bad."""
@@ -98,6 +83,10 @@ def run(
             progress(name, kept)
     outcome = Outcome(kept=len(found))
     waiting = [name for name in names if name not in found]
+    prepare = job.find(job.benchmark).prepare
+    if prepare is not None:
+        with one_thread(job.carrier.device):
+            outcome.notes = prepare(job, names)
     for name, result in _done(job, waiting, workers):
         if isinstance(result, str):
             outcome.failures[name] = result

@@ -48,7 +48,7 @@ def build_parser() -> Parser:
             for name, benchmark in BENCHMARKS.items()
             for option, allowed in benchmark.options.items()
         )
-        + "; settings of otb's tracker by their names, such as num_scales=5",
+        + "; settings of otb's tracker and of imagenet's classifier by their names, such as num_scales=5, epochs=10",
     )
     add(
         "--workers",
@@ -153,7 +153,7 @@ def _text(summary: dict[str, Any], out: Path) -> str:
         scores.append(f"{key} {number}{'' if units.get(key, 'share') == 'share' else ' ' + units[key]}")
     rows = [
         ("benchmark", f"{summary['title']}, {summary['split']}"),
-        ("sequences", f"{counted['scored']} of {counted['asked']}"),
+        (BENCHMARKS[summary["benchmark"]].items, f"{counted['scored']} of {counted['asked']}"),
         *(("  left out", f"{name}: {why}") for name, why in counted["excluded"].items()),
         ("model", summary["model"]["name"]),
         ("protocol", summary["protocol"]["name"] if summary["protocol"] else "none"),

@@ -21,8 +21,8 @@ import torch
 from retrace import __version__
 from retrace.benchmarks import BENCHMARKS, find
 from retrace.benchmarks.carrying import CarrierSpec, Settings
-from retrace.benchmarks.records import Benchmark, SequenceResult
-from retrace.benchmarks.runner import Job, run
+from retrace.benchmarks.records import CLASSIFIER, Benchmark, Job, SequenceResult
+from retrace.benchmarks.runner import run
 from retrace.datasets import root_of
 from retrace.datasets.records import Dataset
 from retrace.devices import choose_device
@@ -84,6 +84,8 @@ def evaluate(
 ) -> Evaluation:
     """Carry labels through every sequence of a benchmark and score them as its official tool does.
 
+    On ImageNet a linear classifier is trained on the frozen features first; its sequences are the classes.
+
     Args:
         benchmark: a key of `retrace.benchmarks.BENCHMARKS`.
         root: folder of its data; None takes it from RETRACE_DATA.
@@ -92,8 +94,10 @@ def evaluate(
             continues an interrupted run. None keeps nothing.
         split: part of the data; None is the benchmark's default.
         sequences: names of some sequences; None takes all.
-        protocol: published settings by name, a Protocol (for boxes a SiamFCConfig), or None for the benchmark's own.
-        options: of the benchmark, such as PCK's dialect; where boxes are tracked, settings of the tracker too.
+        protocol: published settings by name, a Protocol (for boxes a SiamFCConfig, for classes a
+            LinearProbeConfig), or None for the benchmark's own.
+        options: of the benchmark, such as PCK's dialect; where boxes are tracked or classes learned, settings of that,
+            too.
         workers: processes; 0 chooses as many as there are cores (one on a GPU). Results do not depend on it.
         device: "auto", "cpu", "cuda", ...
         dtype: of features, "float32", "bfloat16" or "float16".
@@ -122,6 +126,10 @@ def evaluate(
     data = task.load(folder, split)
     names = _names(data, sequences)
     baseline = isinstance(model, str) and model in BASELINES
+    if baseline and task.label == "class":
+        raise UsageError(
+            f"{model} moves labels and has no features to tell classes by. Choose another --model."
+        )
     encoder = None if baseline else task.encoder(model, chosen)
     if isinstance(rules, SiamFCConfig) and encoder is not None:
         try:
@@ -176,6 +184,7 @@ def evaluate(
         if overwrite:
             for name in ("sequences", "submission"):
                 shutil.rmtree(owned.path / name, ignore_errors=True)
+            (owned.path / CLASSIFIER).unlink(missing_ok=True)
         owned.begin()
         job = Job(find, benchmark, folder, split, chosen, spec, owned.path, fingerprint)
         return _run(job, settings, progress, start, write=True)
@@ -274,10 +283,13 @@ def _typed(name: str, text: str, like: Any) -> Any:
     try:
         if isinstance(like, bool):
             return {"true": True, "yes": True, "false": False, "no": False}[text.lower()]
+        if isinstance(like, tuple):
+            return tuple(float(part) for part in text.split("/"))
         return text if isinstance(like, str) else float(text) if isinstance(like, float) else int(text)
     except (KeyError, ValueError):
-        kind = "true or false" if isinstance(like, bool) else "a number" if isinstance(like, float) else ""
-        raise ValueError(f"{name} is {text!r}; expected {kind or 'a whole number'}") from None
+        kinds = {bool: "true or false", float: "a number", tuple: "numbers with slashes between them"}
+        expected = kinds.get(type(like), "a whole number")
+        raise ValueError(f"{name} is {text!r}; expected {expected}") from None
 
 
 def _settled(task: Benchmark, rules: Protocol, knobs: Knobs) -> Protocol:
@@ -377,7 +389,7 @@ def _run(
             "in_split": data.num_listed,
             "excluded": excluded,
         },
-        "notes": [problem.sentence for problem in data.problems if not problem.excluded],
+        "notes": [problem.sentence for problem in data.problems if not problem.excluded] + outcome.notes,
         "model": settings["model"] | _described(settings["encoder"]),
         "protocol": settings["protocol"],
         "options": dict(job.options),

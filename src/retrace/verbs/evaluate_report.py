@@ -68,7 +68,7 @@ def page(
         _header(task, summary),
         _excluded(summary),
         _headline(task, summary),
-        _section("Every sequence", _bars(known, main) + _without(ranked, main)),
+        _section(f"All {task.items}", _bars(known, main) + _without(ranked, main)),
         _curves(known or ranked, task),
         _section("The five worst", _strips(folder, task, data, known[::-1][:WORST], main)),
         _section("What became of labels, by size", _sizes(task.sizes, results)),
@@ -102,7 +102,7 @@ def _section(title: str, content: str) -> str:
 def _header(task: Benchmark, summary: Mapping[str, Any]) -> str:
     counted = summary["sequences"]
     whole = counted["scored"] == counted["in_split"]
-    badge = f"{counted['scored']} of {counted['asked']} sequences"
+    badge = f"{counted['scored']} of {counted['asked']} {task.items}"
     if counted["asked"] != counted["in_split"]:
         badge += f", {counted['in_split']} in the split"
     main = task.metrics[0]
@@ -127,7 +127,7 @@ def _cards(task: Benchmark, summary: Mapping[str, Any]) -> str:
     def partly(metric: Metric) -> str:
         """Of how many sequences the number is, where that is not all of them."""
         counted = summary["sequences_with_a_number"][metric.key]
-        return "" if counted == scored else f"; {counted} of {scored} sequences"
+        return "" if counted == scored else f"; {counted} of {scored} {task.items}"
 
     cards = "".join(
         f"<div><b>{shown(summary['scores'].get(m.key), m)}</b><span>{escape(m.label)}"
@@ -182,8 +182,8 @@ def _headline(task: Benchmark, summary: Mapping[str, Any]) -> str:
     head = "".join(f"<th class='n'>{escape(m.label)}</th>" for m in keys)
     counted = summary["sequences"]
     part = (
-        f"<p class='hint'>This run scored {counted['scored']} of the {counted['in_split']} sequences of the split; the "
-        "published numbers are means over all of them.</p>"
+        f"<p class='hint'>This run scored {counted['scored']} of the {counted['in_split']} {task.items} of the split; "
+        "the published numbers are means over all of them.</p>"
         if counted["scored"] != counted["in_split"]
         else ""
     )
