@@ -130,7 +130,7 @@ class Benchmark:
     """Metric key -> value over the data set."""
     prediction: str
     """Where a sequence's predictions are in the submission: for masks a PNG per frame, with {sequence} and {frame}, for
-    points a JSON, for boxes and classes a text file and for flow a .flo or KITTI's PNG per sequence, with {sequence}."""
+    points a JSON, for boxes and classes a text file, for flow a .flo or KITTI's PNG per sequence, with {sequence}."""
     tables: Callable[[list[SequenceResult], Mapping[str, float]], dict[str, str]] | None = None
     """File name -> text of the tables that the official tool writes."""
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
