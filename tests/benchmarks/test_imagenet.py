@@ -63,7 +63,14 @@ def test_classes_that_can_be_told_are_told(colours: Path, tmp_path: Path) -> Non
     assert [line.split()[:2] for line in lines] == [["red_0.png", "red"], ["red_1.png", "red"]]
     assert len(lines[0].split()) == 6
     page = (out / "report.html").read_text()
-    for text in ("7 of 7 classes", "VFS, negatives, colour", "33.8", "epochs 200", "All classes"):
+    for text in (
+        "7 of 7 classes",
+        "VFS, negatives, colour",
+        "33.8",
+        "are of 1000 classes; this folder has 7",
+        "epochs 200",
+        "All classes",
+    ):
         assert text in page
     assert done.summary["protocol"]["lr"] == 3
 

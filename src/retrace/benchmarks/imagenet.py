@@ -114,4 +114,5 @@ IMAGENET = Benchmark(
     settings=PROTOCOLS,
     prepare=prepare,
     items="classes",
+    official=1000,
 )

@@ -146,6 +146,8 @@ class Benchmark:
     it does not do again."""
     items: str = "sequences"
     """What the sequences are called."""
+    official: int | None = None
+    """How many of them published numbers are of, where a folder of the same layout may hold others."""
     settings: Mapping[str, Any] | None = None
     """Name -> settings, where labels are not propagated; single ones may be given as options."""
     settle: Callable[[Protocol], Protocol] = lambda protocol: protocol

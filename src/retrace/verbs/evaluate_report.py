@@ -187,6 +187,11 @@ def _headline(task: Benchmark, summary: Mapping[str, Any]) -> str:
         if counted["scored"] != counted["in_split"]
         else ""
     )
+    if task.official not in (None, counted["in_split"]):
+        part += (
+            f"<p class='hint'>The published numbers are of {task.official} {task.items}; this folder has "
+            f"{counted['in_split']}, so they do not compare.</p>"
+        )
     return _section(
         "Beside published numbers",
         part
