@@ -3,7 +3,9 @@
 A message says what was given, what was expected and what to do next. The command line prints it as it is.
 """
 
+import difflib
 import re
+from collections.abc import Iterable
 
 
 class RetraceError(Exception):
@@ -12,6 +14,12 @@ class RetraceError(Exception):
 
 class UsageError(RetraceError):
     """The request itself is wrong: an unknown flag, a missing argument, contradicting options. Exit status 2."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The question with the known name that is nearest, a space before it; empty where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def one_line(message: str) -> str:

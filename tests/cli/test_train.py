@@ -1,6 +1,7 @@
 """`retrace train` from the command line: real method, tiny sizes, frames made here."""
 
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -203,8 +204,12 @@ def test_a_kill_between_the_step_file_and_the_last_checkpoint(recipe, footage, t
     ("flags", "sentence"),
     [
         (["nonsense"], "There is no recipe 'nonsense'"),
+        (["stfc3-kinetcs"], "There is no recipe 'stfc3-kinetcs' (did you mean stfc3-kinetics?)"),
+        (["{recipe}", "--stfc3.colur", "none"], "There is no key stfc3.colur (did you mean stfc3.colour?). "),
+        (["{recipe}", "--batchsize=3"], "There is no key batchsize (did you mean batch_size?). "),
+        (["{recipe}", "--frobnicate", "3"], "There is no key frobnicate. "),
         ([], "Which recipe?"),
-        (["{recipe}", "--optimiser.lr", "1"], "optimiser.lr"),
+        (["{recipe}", "--optimiser.lr", "1"], "There is no key optimiser.lr (did you mean optimizer.lr?). "),
         (["{recipe}", "--optimizer.lr", "fast"], "optimizer.lr"),
         (["{recipe}", "--stfc3.variant", "stfc4"], "variant is 'stfc4'"),
         (["{recipe}", "--encoder.cut", "layer9", "--data", "x", "--out", "o"], "layer9"),
@@ -215,7 +220,7 @@ def test_a_kill_between_the_step_file_and_the_last_checkpoint(recipe, footage, t
         (["{recipe}", "--method", "nonsense", "--data", "x", "--out", "o"], "expected one of"),
         (["{recipe}", "--clips.images", "true", "--data", "x", "--out", "o"], "wants clips of 2 frames"),
         (["{recipe}", "--schedule.warmup_epochs", "1", "--data", "x", "--out", "o"], "clips.per_video"),
-        (["{broken}"], "templature"),
+        (["{broken}"], "There is no key stfc3.templature (did you mean stfc3.temperature?). "),
         (["{recipe}", "--device", "abacus", "--data", "{footage}", "--out", "{out}"], "Device 'abacus'"),
     ],
 )
@@ -229,6 +234,43 @@ def test_wrong_use_is_a_sentence_and_status_2(recipe, footage, tmp_path, capsys,
     assert sentence in message
     assert "Traceback" not in message
     assert not (tmp_path / "out" / "last.ckpt").exists()
+
+
+def still(folder: Path, count: int) -> None:
+    """A frame folder of grey frames, 48 x 60."""
+    folder.mkdir(parents=True)
+    for t in range(count):
+        cv2.imwrite(str(folder / f"{t:03}.png"), np.full((48, 60, 3), 40 * t, np.uint8))
+
+
+def test_videos_shorter_than_a_clip(recipe, tmp_path, capsys, caplog):
+    """Refused where all are; where some are, their number is said and they repeat frames."""
+    still(tmp_path / "stills" / "a", 1)
+    still(tmp_path / "stills" / "b", 1)
+    assert run(recipe, tmp_path / "stills", tmp_path / "run") == 1
+    said = capsys.readouterr().err
+    assert "A clip of stfc3 has 2 frames, and the longest of 2 videos has 1. Give longer videos" in said
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+    still(tmp_path / "stills" / "c", 3)
+    assert run(recipe, tmp_path / "stills", tmp_path / "run") == 0
+    (record,) = (record for record in caplog.records if "repeat frames" in record.getMessage())
+    assert record.getMessage().startswith("2 of 3 videos have fewer than the 2 frames of a clip, such as ")
+
+
+def test_the_folder_of_another_method_is_said_by_its_name(recipe, footage, tmp_path, capsys):
+    """And of many keys the first few are."""
+    out = tmp_path / "run"
+    assert run(recipe, footage, out) == 0
+    capsys.readouterr()
+    assert main(["train", "crw-laptop", "--data", str(footage), "--out", str(out), "--quiet"]) == 2
+    assert capsys.readouterr().err == (
+        f"retrace train: {out} holds a run of stfc3, and this is crw. Give another --out, or start anew with "
+        "--overwrite.\n"
+    )
+    assert main(["train", "stfc3-laptop", "--data", str(footage), "--out", str(out), "--quiet"]) == 2
+    said = capsys.readouterr().err
+    assert "holds another run (batch_size was 2, now" in said
+    assert re.search(r"; and \d+ more\)\. Continue it with its own settings", said)
 
 
 def test_footage_that_is_not_there_fails(recipe, tmp_path, capsys):
@@ -261,7 +303,7 @@ def test_packaged_recipes_are_complete_and_know_no_machine(name):
         ("- a\n- b\n", "is a list; expected keys"),
         ("", "is empty; expected keys"),
         ("clips: 5\n", "clips is 5; expected keys below it"),
-        ("stepz: 3\n", "stepz"),
+        ("stepz: 3\n", "There is no key stepz (did you mean steps?). "),
         ("steps: many\n", "steps: expected one of int, null; got many"),
     ],
 )

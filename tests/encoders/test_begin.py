@@ -9,6 +9,7 @@ import torch
 from retrace import encoders
 from retrace.cli.main import main
 from retrace.encoders import EncoderConfig
+from retrace.encoders.model import IMAGENET_MEAN, IMAGENET_STD
 from retrace.errors import RetraceError, UsageError
 from tests.encoders import published_files as made
 
@@ -61,6 +62,40 @@ def test_the_shipped_encoder_of_another_width() -> None:
     """Refused as any other file."""
     with pytest.raises(RetraceError, match="'default' do not fit the encoder"):
         encoders.begin("default", TRAINED)
+
+
+@pytest.mark.parametrize("padding", ["reflect", "zeros"])
+def test_weights_for_another_normalisation_are_rewritten(published: Path, padding: str) -> None:
+    """The same features of the same image; where zeros are padded, away from the border."""
+    config = replace(TRAINED, padding_mode=padding, cut="layer1")
+    theirs = encoders.load(f"{published},mean=0.5/0.4/0.3,std=0.5/0.25/0.2", config=config)
+    ours = encoders.begin(f"{published},mean=0.5/0.4/0.3,std=0.5/0.25/0.2", config)
+    assert (ours.mean, ours.std) == (IMAGENET_MEAN, IMAGENET_STD)
+    images = torch.rand(2, 3, 160, 176, generator=torch.Generator().manual_seed(0))
+    one, other = theirs.features(images), ours.features(images)
+    if padding == "zeros":
+        assert not torch.allclose(one, other, rtol=1e-3, atol=1e-4)
+        one, other = (maps[..., 8:-8, 8:-8] for maps in (one, other))
+    torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5)
+    same = encoders.begin(published, config)
+    assert torch.equal(same.encoder.conv1.weight, made.network()["conv1.weight"])
+
+
+def test_weights_of_another_colour_space(published: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """RGB into Lab is what Spatial-then-Temporal does, and is said; Lab into RGB is refused."""
+    assert torch.equal(
+        encoders.begin(published, TRAINED, "lab").encoder.state_dict()["conv1.weight"],
+        made.network()["conv1.weight"],
+    )
+    (record,) = caplog.records
+    assert "an encoder that saw rgb images, and this method shows it lab" in record.getMessage()
+    caplog.clear()
+    encoders.begin(f"{published},colour=lab", TRAINED, "lab")
+    assert not caplog.records
+    with pytest.raises(
+        UsageError, match="an encoder that saw lab images, and this method shows it rgb. Give weights"
+    ):
+        encoders.begin(f"{published},colour=lab", TRAINED)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 Nothing here ever executes code from a file (`encoders.reading`); only `module:function` runs code, the caller's own.
 """
 
+import copy
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
@@ -20,10 +22,12 @@ from retrace.encoders.config import EncoderConfig
 from retrace.encoders.model import LabPatches, Model
 from retrace.encoders.published import recognise
 from retrace.encoders.reading import FORMAT, read_tensors
-from retrace.encoders.resnet import DEPTHS
+from retrace.encoders.resnet import DEPTHS, ResNet
 from retrace.encoders.spec import INPUT, NETWORK, Spec, encoder_options, input_options, parse
 from retrace.errors import RetraceError, UsageError
 from retrace.files import atomic_path
+
+_log = logging.getLogger(__name__)
 
 HEAD = "head."  # before the names of the projector's tensors
 EMBEDDED: dict[str, str] = {
@@ -96,17 +100,21 @@ def load(spec: str | Path = "default", *, config: EncoderConfig | None = None) -
     return model
 
 
-def begin(spec: str | Path, config: EncoderConfig) -> Model:
+def begin(spec: str | Path, config: EncoderConfig, colour: str = "rgb") -> Model:
     """Weights for training to start from.
+
+    Weights that saw another normalisation are rewritten for ours (`renormalised`). Weights that saw RGB begin a
+    training on Lab as they are, as in Spatial-then-Temporal, which is said; the other way round nobody has.
 
     Args:
         spec: as `load` takes it: a ResNet of ours, or a published one.
         config: the encoder that is trained; its strides, padding and cut are what counts, not the file's.
+        colour: of the images it is trained on, a key of `colour.COLOURS`.
 
     Returns: Model, its encoder built as `config` says.
 
-    Errors: UsageError for what is no ResNet, and for options that would build another encoder than the one to be
-    trained; RetraceError when the weights do not fit it.
+    Errors: UsageError for what is no ResNet, for options that would build another encoder than the one to be trained,
+    and for weights that saw Lab where RGB is trained on; RetraceError when the weights do not fit it.
     """
     model = load(spec, config=config)
     if model.card.get("encoder") != asdict(config):
@@ -116,7 +124,46 @@ def begin(spec: str | Path, config: EncoderConfig) -> Model:
             f"{config.width:g}, up to {config.cut}). Give a checkpoint of such a ResNet, without options; its settings "
             "are the recipe's, under `encoder`."
         )
+    if model.colour == colour:
+        return renormalised(model, *COLOURS[colour])
+    if colour == "rgb":
+        raise UsageError(
+            f"init is {str(spec)!r}, an encoder that saw {model.colour} images, and this method shows it rgb. Give "
+            "weights that saw rgb, or train on with the method that made these."
+        )
+    _log.warning(
+        "init is %r, an encoder that saw %s images, and this method shows it %s: it begins as the papers do, its first "
+        "layer as it is.",
+        str(spec),
+        model.colour,
+        colour,
+    )
     return model
+
+
+def renormalised(model: Model, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Model:
+    """The same function of an image, for an input that is normalised otherwise.
+
+    The first convolution takes the factor and the BatchNorm behind it, in evaluation mode, the shift. It is exact but
+    where the convolution pads with zeros: the border is then padded with another colour.
+
+    Args:
+        model: with a ResNet.
+        mean: that the new input has taken off.
+        std: that it is divided by.
+    """
+    if (tuple(model.mean), tuple(model.std)) == (tuple(mean), tuple(std)):
+        return model
+    encoder = copy.deepcopy(model.encoder)
+    assert isinstance(encoder, ResNet)
+    weight, statistics = encoder.conv1.weight, encoder.bn1.running_mean
+    assert statistics is not None
+    theirs, ours = (torch.tensor(values, dtype=weight.dtype) for values in (model.std, std))
+    shift = (torch.tensor(mean) - torch.tensor(model.mean)).to(weight.dtype) / theirs  # (3,)
+    with torch.no_grad():
+        statistics.sub_((weight * shift.view(3, 1, 1)).sum((1, 2, 3)))
+        weight.mul_((ours / theirs).view(3, 1, 1))
+    return replace(model, encoder=encoder, mean=mean, std=std, sha256="")
 
 
 def save(model: Model, path: str | Path, *, half: bool = False) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from retrace.errors import UsageError
+from retrace.errors import UsageError, did_you_mean
 
 
 def packaged() -> dict[str, str]:
@@ -31,7 +31,8 @@ def find(recipe: str) -> Path:
     if recipe in names:
         return Path(str(resources.files(__name__) / f"{recipe}.yaml"))
     raise UsageError(
-        f"There is no recipe {recipe!r}: no such file, and the packaged ones are {', '.join(names)}. "
+        f"There is no recipe {recipe!r}{did_you_mean(recipe, names)}: no such file, and the packaged ones are "
+        f"{', '.join(names)}. "
         "`retrace train --list` describes them."
     )
 

@@ -1,7 +1,6 @@
 """What a recipe says: every choice of a training run, typed, with its resolved form saved beside the checkpoints."""
 
 import dataclasses
-import difflib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import yaml
 
 from retrace.encoders.config import EncoderConfig
 from retrace.encoders.resnet import LAYERS
-from retrace.errors import RetraceError, UsageError
+from retrace.errors import RetraceError, UsageError, did_you_mean
 from retrace.files import atomic_path
 from retrace.methods import METHODS, MethodConfig, check_batch
 from retrace.methods.crw import CRWConfig
@@ -209,8 +208,7 @@ def check(config: TrainConfig) -> None:
             raise UsageError(f"{key} is {value}; expected {expected}.")
 
     if config.method not in METHODS:
-        near = difflib.get_close_matches(config.method, METHODS, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
+        hint = did_you_mean(config.method, METHODS)
         raise UsageError(f"method is {config.method!r}{hint}; expected one of {', '.join(METHODS)}.")
     for name, method in METHODS.items():
         default = flatten(method.config())
@@ -348,6 +346,7 @@ def to_plain(config: Any) -> dict[str, Any]:
     return result
 
 
+_SHOWN = 8  # keys of another run that a sentence names
 _HEADER = "# Resolved configuration of a run of retrace train; a recipe of its own\n"
 
 
@@ -366,7 +365,7 @@ def is_saved_config(path: Path) -> bool:
 def check_same_run(config: TrainConfig, path: Path) -> None:
     """Refuse to continue a run with a configuration that computes something else.
 
-    Errors: UsageError naming every key that differs; RetraceError when `path` cannot be read.
+    Errors: UsageError naming the first keys that differ, or both methods; RetraceError when `path` cannot be read.
     """
     try:
         saved = yaml.safe_load(path.read_text())
@@ -374,6 +373,12 @@ def check_same_run(config: TrainConfig, path: Path) -> None:
         raise RetraceError(
             f"{path} cannot be read, so the run in its folder cannot be continued. Use another --out, or --overwrite."
         ) from error
+    theirs = saved.get("method", config.method) if isinstance(saved, dict) else None
+    if theirs != config.method:
+        raise UsageError(
+            f"{path.parent} holds a run of {theirs or 'something else'}, and this is {config.method}. "
+            "Give another --out, or start anew with --overwrite."
+        )
     # A key that the saved form does not know yet had the value that is now the default.
     before, now = (
         flatten(to_plain(TrainConfig(method=config.method))) | flatten(saved),
@@ -390,7 +395,8 @@ def check_same_run(config: TrainConfig, path: Path) -> None:
         if before.get(key) != now.get(key) and not (key in ignored or key.split(".")[0] in ignored)
     ]
     if different:
+        more = f"; and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
         raise UsageError(
-            f"{path.parent} holds another run ({'; '.join(different)}). "
+            f"{path.parent} holds another run ({'; '.join(different[:_SHOWN])}{more}). "
             "Continue it with its own settings, give another --out, or start anew with --overwrite."
         )

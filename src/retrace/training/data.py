@@ -1,11 +1,13 @@
 """From a configuration to the data set of a run: footage, generated scenes, or both."""
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from retrace.datasets import footage, got10k
@@ -20,6 +22,8 @@ from retrace.video.cache import FrameCache
 from retrace.video.loader import ClipDataset, ClipSource, FootageSource, ImageSource
 from retrace.video.sampling import EvenSampling, Sampling, ThinnedSampling
 from retrace.video.shards import ShardStore, read_shard
+
+_log = logging.getLogger(__name__)
 
 ENDLESS = 2**62  # samples; a run ends by its steps
 
@@ -83,6 +87,7 @@ def build(config: TrainConfig, *, progress: bool = True) -> TrainingData:
             parts.append(f"{count} images")
         else:
             found = _index(config, progress)
+            _look_for_short(config, found.videos)
             own = FootageSource(
                 found.videos,
                 Frames(FrameCache(cache_folder(config), short_side=clips.short_side or None)),
@@ -152,6 +157,32 @@ def footage_sampling(config: TrainConfig) -> Sampling:
     return ThinnedSampling(own, clips.fps, clips.stride)
 
 
+def _look_for_short(config: TrainConfig, videos: Sequence[Video]) -> None:
+    """Say how many videos have fewer frames than a clip has different ones: theirs are repeated.
+
+    Errors: RetraceError when all of them are that short.
+    """
+    drawn = footage_sampling(config).indices(100_000, 24.0, torch.Generator().manual_seed(0))
+    wanted = len(set(drawn))  # one, where a method compares a frame with itself
+    short = [video for video in videos if video.num_frames < wanted]
+    if not short:
+        return
+    longest = max(video.num_frames for video in videos)
+    if len(short) == len(videos):
+        raise RetraceError(
+            f"A clip of {config.method} has {wanted} frames, and the longest of {len(videos)} videos has {longest}. "
+            "Give longer videos; images are trained on by moco alone."
+        )
+    _log.warning(
+        "%d of %d videos have fewer than the %d frames of a clip, such as %s with %d; their clips repeat frames.",
+        len(short),
+        len(videos),
+        wanted,
+        short[0].path,
+        short[0].num_frames,
+    )
+
+
 def resolve_steps(config: TrainConfig, data: TrainingData) -> TrainConfig:
     """The configuration with steps in the place of everything that counts passes over the footage."""
     schedule = config.schedule
@@ -208,9 +239,10 @@ def _index(config: TrainConfig, progress: bool) -> footage.Index:
             found.broken.append((shard, str(error)))
     if not found.videos:
         path, reason = found.broken[0]
+        images = " Single images are trained on with --clips.images true." if config.clip_length == 1 else ""
         raise RetraceError(
             f"None of the {len(found.broken)} videos of --data can be read; the first is {path}: {reason} "
-            "`retrace data check` looks at every one."
+            f"`retrace data check` looks at every one.{images}"
         )
     return found
 

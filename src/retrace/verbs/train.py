@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import platform
+import re
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,11 @@ from jsonargparse import ArgumentParser
 from retrace import __version__, encoders, recipes
 from retrace.encoders import Model
 from retrace.encoders.heads import take_over
-from retrace.errors import RetraceError, UsageError, one_line
+from retrace.errors import RetraceError, UsageError, did_you_mean, one_line
 from retrace.files import atomic_path, check_owner
 from retrace.methods import METHODS
 from retrace.training.checkpoints import LAST, read_checkpoint
-from retrace.training.config import TrainConfig, check, is_saved_config, to_plain
+from retrace.training.config import TrainConfig, check, flatten, is_saved_config, to_plain
 from retrace.training.origin import commit
 from retrace.verbs.probe import PropagationProbe
 from retrace.video.loader import throughput
@@ -100,9 +101,37 @@ class RecipeParser(ArgumentParser):
             return super().parse_args(["--config", str(recipe), *_unset_rivals(words)], *rest, **settings)
         except (ArgumentError, ValueError, TypeError) as error:
             reason = one_line(str(error))
+            unknown = _unknown_key(reason)
+            if unknown is not None:
+                hint = did_you_mean(unknown, [*flatten(TrainConfig()), *_FLAGS])
+                reason = f"There is no key {unknown}{hint}"
             raise UsageError(
                 f"{reason}. `retrace train --help` lists every key, `retrace train --list` the recipes."
             ) from error
+
+
+_FLAGS = (
+    "data",
+    "config",
+    "overwrite",
+    "measure-loader",
+    "json",
+    "quiet",
+    "list",
+)  # and the keys of TrainConfig
+
+
+def _unknown_key(reason: str) -> str | None:
+    """The key that jsonargparse does not know, of its sentence; None where that is about something else."""
+    for pattern in (
+        r"unrecognized arguments: --([\w.-]+)",
+        r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'",
+        r"Option '([\w.]+)' is not accepted",
+    ):
+        found = re.search(pattern, reason)
+        if found is not None:
+            return ".".join(found.groups())
+    return None
 
 
 _SECTIONS = [
@@ -204,7 +233,9 @@ def _train(
         encoder = config.encoder.build()
     except ValueError as error:
         raise UsageError(f"encoder: {error}.") from error
-    begun = None if config.init is None else encoders.begin(config.init, config.encoder)
+    begun = None
+    if config.init is not None:
+        begun = encoders.begin(config.init, config.encoder, _colour(config))
     if begun is not None:
         encoder.load_state_dict(begun.encoder.state_dict())
     began_with = commit()
@@ -347,7 +378,12 @@ def make_model(
         "versions": {"retrace": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
     model = encoders.from_state_dict(kept, state, name=recipe or config.method, card=card, head=head)
-    return encoders.with_colour(model, getattr(METHODS[config.method].module, "colour", "rgb"))
+    return encoders.with_colour(model, _colour(config))
+
+
+def _colour(config: TrainConfig) -> str:
+    """What the method shows its encoder."""
+    return getattr(METHODS[config.method].module, "colour", "rgb")
 
 
 _SPEED = {"clips_per_s", "loader_wait", "peak_memory_mb"}  # of the machine, not of the encoder
