@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 from retrace.benchmarks import BENCHMARKS
 from retrace.benchmarks.flow import flow_of
 from retrace.benchmarks.masks import counts
+from retrace.benchmarks.reconstruction import warped
 from retrace.benchmarks.records import Store, Submission
+from retrace.benchmarks.textures import STRIPES, striped
 from retrace.datasets.flowfiles import read_flo, read_kitti_png
 from retrace.datasets.records import Flow, Parts, Points, Sequence
 from retrace.errors import RetraceError
+from retrace.formats.textures import read_texture
 from retrace.metrics.keypoints import DIALECTS
 from retrace.propagation.carriers import Without
 
@@ -415,3 +418,56 @@ def test_the_flow_of_a_pair_goes_from_the_first_frame_to_the_second() -> None:
     frames = np.stack([ground, np.roll(ground, (2, 3), (0, 1))])
     uv = flow_of(Sequence("clip", frames, 2, (64, 96), (), lambda frame: None, {}), Without("flow:dis"))
     np.testing.assert_allclose(np.median(uv[16:-16, 16:-16], axis=(0, 1)), [3, 2], atol=0.2)
+
+
+def test_reconstruction(tmp_path: Path) -> None:
+    """Frames that get brighter by 2 levels each: 10 and 20 levels in each of three channels; five frames are kept."""
+    frames = np.stack([np.full((H, W, 3), 40 + 2 * t, np.uint8) for t in range(14)])
+    clip = Sequence("clip", frames, 14, (H, W), (), lambda frame: None, {})
+    task = BENCHMARKS["reconstruction"]
+    result = task.score(clip, Without("copy"), Submission(tmp_path), {})
+    assert result.scores == {"L1_5": 30, "L1_10": 60}
+    assert result.frames["frame"] == [10, 11, 12, 13]
+    assert result.scored_frames == 9
+    assert sorted(path.name for path in (tmp_path / "clip").iterdir()) == [
+        f"{t:05d}.jpg" for t in range(10, 14)
+    ]
+    with pytest.raises(RetraceError, match="has 10 frames; expected 11 or more"):
+        task.score(
+            replace(clip, frames=frames[:10], num_frames=10), Without("copy"), Submission(tmp_path), {}
+        )
+
+
+def test_colours_are_read_where_the_flow_points() -> None:
+    """The frame before, moved 3 right and 2 down, is this frame."""
+    before = np.random.default_rng(0).integers(0, 256, (H, W, 3)).astype(np.uint8)
+    flow = np.full((H, W, 2), (-3, -2), np.float32)
+    np.testing.assert_array_equal(warped(before, flow)[2:, 3:], before[:-2, :-3])
+
+
+def test_texture(tmp_path: Path) -> None:
+    """An object of 20 columns that moves 5 per frame, and paint that stays."""
+    masks = np.zeros((4, H, W), np.uint8)
+    for t, mask in enumerate(masks):
+        mask[10:22, 5 + 5 * t : 25 + 5 * t] = 1 + t % 2
+    clip = Sequence("clip", np.zeros((4, H, W, 3), np.uint8), 4, (H, W), (0, 1, 3), masks.__getitem__, {1: 0})
+    result = BENCHMARKS["texture"].score(clip, Without("copy"), Submission(tmp_path), {})
+    assert result.scores["J"] == pytest.approx(np.mean([15 / 25, 5 / 35]))
+    paint = read_texture(tmp_path / "clip" / "00002.png").rgba
+    np.testing.assert_array_equal(paint[..., 3] > 0, masks[0] > 0)
+    empty = replace(clip, read=lambda frame: np.zeros((H, W), np.uint8))
+    with pytest.raises(RetraceError, match="clip: no object has a pixel in the first frame"):
+        BENCHMARKS["texture"].score(empty, Without("copy"), Submission(tmp_path), {})
+
+
+def test_six_stripes_across_the_longer_side() -> None:
+    """Equal widths, in order, on the object alone; a tall object is painted from top to bottom."""
+    mask = np.zeros((40, 60), bool)
+    mask[5:15, 10:40] = True
+    mask[5, 10] = False
+    paint = striped(mask)
+    np.testing.assert_array_equal(paint[..., 3] > 0, mask)
+    np.testing.assert_array_equal(paint[10, 10:40, :3], np.array(STRIPES).repeat(5, 0))
+    np.testing.assert_array_equal(striped(mask.T)[10:40, 10, :3], np.array(STRIPES).repeat(5, 0))
+    with pytest.raises(ValueError, match="nothing to paint on"):
+        striped(np.zeros((3, 4), bool))

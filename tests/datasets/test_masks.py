@@ -300,3 +300,16 @@ def test_real_davis2016(videos: Path) -> None:
         last = sequence.truth(sequence.num_frames - 1)
         assert last.shape == sequence.size
         assert last.any()
+
+
+def test_davis_frames_alone(tmp_path: Path, make: SimpleNamespace) -> None:
+    """No masks are needed; a listed sequence without frames is told."""
+    make.frames(tmp_path / "DAVIS/JPEGImages/480p/one", 3)
+    (tmp_path / "DAVIS/ImageSets/2017").mkdir(parents=True)
+    (tmp_path / "DAVIS/ImageSets/2017/val.txt").write_text("one\ntwo\n")
+    found = davis2017.load_frames(tmp_path)
+    assert [(s.name, s.num_frames, s.size, s.annotated) for s in found.sequences] == [
+        ("one", 3, make.size, ())
+    ]
+    assert found.num_listed == 2
+    assert "There is no folder" in found.problems[0].sentence

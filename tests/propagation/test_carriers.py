@@ -1,5 +1,7 @@
 """Carriers on videos whose motion we made: what moves is followed, what begins late begins late."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -134,3 +136,33 @@ def test_where_pixels_come_from(carrier: Carrier, scale: int) -> None:
         inner = flow[16 * scale : -16 * scale, 32 * scale : -32 * scale]
         expected = (0, 0) if carrier.name == "copy" else (-STEP * gap * scale, 0)
         assert np.abs(np.median(inner, axis=(0, 1)) - expected).max() < 1.0 * scale
+
+
+@pytest.mark.parametrize("carrier", [Without("copy"), Without("flow:dis"), readout()], ids=lambda c: c.name)
+def test_paint_follows_the_motion(carrier: Carrier) -> None:
+    """Red and blue halves arrive where the texture does, red still on the left; frame 0 is as given."""
+    paint = np.zeros((H, W, 4), np.uint8)
+    paint[20:44, 20:36], paint[20:44, 36:52] = (255, 0, 0, 255), (0, 0, 255, 255)
+    found = [finish() for finish in carrier.textures(iter(video()), paint)]
+    assert len(found) == FRAMES
+    np.testing.assert_array_equal(found[0], paint)
+    shift = 0 if carrier.name == "copy" else STEP * (FRAMES - 1)
+    for colour, x in ((0, 20), (2, 36)):
+        painted = (found[-1][..., 3] >= 128) & (found[-1][..., colour] >= 128)
+        expected = np.zeros((H, W), bool)
+        expected[20:44, x + shift : x + 16 + shift] = True
+        assert iou(painted, expected) > 0.7
+
+
+def test_coordinates_are_not_stretched() -> None:
+    """A protocol that stretches classes before it feeds them back leaves paint and flow as they are."""
+    paint = np.zeros((H, W, 4), np.uint8)
+    paint[20:44, 20:44] = 255
+    stretching = replace(PROTOCOLS["default"], feed_back="minmax")
+    found = []
+    for protocol in (PROTOCOLS["default"], stretching):
+        *_, texture = Readout(load("lab-patches"), protocol).textures(iter(video()), paint)
+        *_, flow = Readout(load("lab-patches"), protocol).flows(iter(video()), (1,), (H, W))
+        found.append((texture(), flow()[1]))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -301,3 +301,29 @@ def test_flow_of_pairs(tmp_path: Path) -> None:
     )
     with pytest.raises(UsageError, match="num_context is 5; sintel compares two frames"):
         evaluate("sintel", root=tmp_path, model="lab-patches", num_context=5)
+
+
+def test_frames_are_reconstructed_beside_table_5(tmp_path: Path) -> None:
+    """Frames alone; the report holds the paper's table in its own unit, the least error first."""
+    folder = tmp_path / "DAVIS" / "JPEGImages" / "480p" / "one"
+    folder.mkdir(parents=True)
+    for frame in range(12):
+        Image.fromarray(picture(0, frame)).save(folder / f"{frame:05d}.jpg", quality=95)
+    done = evaluate("reconstruction", root=tmp_path, model="copy", out=tmp_path / "out", workers=1)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 2  # frames 10 and 11
+    order = [page.index(text) for text in ("60.4", "62.4", "64.0", "82.0")]
+    assert order == sorted(order)
+    assert f"<td class='n'>{done.scores['L1_5']:.1f}</td>" in page
+    assert done.scores["L1_5"] > 82
+    assert page.index("this run</td>") > order[-1]
+
+
+def test_textures_in_pictures(davis: Path, tmp_path: Path) -> None:
+    """Five sequences' worth of strips, painted on frames; J of the paint."""
+    done = evaluate("texture", root=davis, model="flow:dis", out=tmp_path / "out", workers=1)
+    assert done.scores["J"] > 0.8
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 3 * 5
+    assert "carried stripes" in page
+    assert (tmp_path / "out" / "submission" / "two" / "00005.png").exists()

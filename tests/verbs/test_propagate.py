@@ -542,3 +542,23 @@ def test_labels_follow_with_and_without_padding(tmp_path: Path, padding_mode: st
     good, bad, copied = iou(found[3], truth[3]), iou(wrong[3], truth[3]), iou(truth[0], truth[3])
     assert good > 0.7 > 0.5 > bad
     assert good > copied + 0.2
+
+
+def test_boxes_are_not_stretched(tmp_path: Path) -> None:
+    """TimeCycle stretches classes to 0..1 before it feeds them back; coordinates are none, so boxes still arrive."""
+    blocks = np.random.default_rng(0).integers(0, 256, (8, 20, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
+    (tmp_path / "video").mkdir()
+    for t in range(4):
+        ground = cv2.GaussianBlur(np.roll(blocks, 8 * t, axis=1), (0, 0), 3)
+        Image.fromarray(np.asarray(ground)).save(tmp_path / "video" / f"{t:05d}.png")
+    (tmp_path / "boxes.csv").write_text("frame,name,x,y,w,h\n0,a,40,20,30,24\n")
+    *_, last = propagate(
+        tmp_path / "video",
+        labels=tmp_path / "boxes.csv",
+        model="lab-patches",
+        protocol="timecycle-davis",
+        size=(64, 160),
+        kind="boxes",
+    )
+    assert last.boxes is not None
+    np.testing.assert_allclose(last.boxes[0], [64, 20, 30, 24], atol=1.5)

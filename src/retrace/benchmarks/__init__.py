@@ -1,6 +1,17 @@
 """Benchmarks: a data set, what is carried on it, how it is scored. `BENCHMARKS` names them all."""
 
-from retrace.benchmarks import boxes, flow, imagenet, masks, parts, points, poses, synthetic
+from retrace.benchmarks import (
+    boxes,
+    flow,
+    imagenet,
+    masks,
+    parts,
+    points,
+    poses,
+    reconstruction,
+    synthetic,
+    textures,
+)
 from retrace.benchmarks.records import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -17,6 +28,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "sintel": flow.SINTEL,
     "middlebury": flow.MIDDLEBURY,
     "imagenet": imagenet.IMAGENET,
+    "reconstruction": reconstruction.RECONSTRUCTION,
+    "texture": textures.TEXTURE,
     "synthetic": synthetic.SYNTHETIC,
 }
 """Name, as on the command line -> benchmark."""

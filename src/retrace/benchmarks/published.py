@@ -13,11 +13,16 @@ class Published:
     method: str
     backbone: str
     scores: dict[str, dict[str, float]]
-    """Benchmark -> metric key -> number, in percent."""
+    """Benchmark -> metric key -> number; shares in percent."""
     protocol: dict[str, str] = field(default_factory=dict)
     """Benchmark -> name of the protocol it was made with; absent where it is not known."""
     options: dict[str, dict[str, str]] = field(default_factory=dict)
     """Benchmark -> its options that the number was made with, such as PCK's dialect."""
+
+
+def _reconstruction(method: str, backbone: str, gap5: float, gap10: float) -> Published:
+    """A row of TimeCycle's Table 5."""
+    return Published(method, backbone, {"reconstruction": {"L1_5": gap5, "L1_10": gap10}})
 
 
 def _row(
@@ -104,6 +109,10 @@ PUBLISHED: tuple[Published, ...] = (
     _row("DINOv3", "ViT-B", 77.2),
     _row("DINOv3", "ViT-L", 79.9),
     _row("DINOv3", "ViT-7B", 79.7),
+    _reconstruction("Identity", "-", 82.0, 97.7),
+    _reconstruction("FlowNet2", "FlowNet2", 62.4, 90.3),
+    _reconstruction("ImageNet, supervised", "ResNet-50", 64.0, 79.2),
+    _reconstruction("TimeCycle", "ResNet-50", 60.4, 76.4),
     _otb("VFS, 2 frames", "ResNet-18", 48.1, 37.9, head=False),
     _otb("VFS, 2 frames, negatives", "ResNet-18", 39.0, 31.7, head=False),
     _otb("VFS, 2 frames, colour", "ResNet-18", 57.3, 43.0, head=False),

@@ -30,8 +30,8 @@ class Metric:
     """Its name in files."""
     label: str
     """Its name for people."""
-    unit: Literal["share", "pixels", "percent", "degrees"] = "share"
-    """"share" is 0 to 1 and shown times 100."""
+    unit: Literal["share", "pixels", "percent", "degrees", "levels"] = "share"
+    """A "share" is 0 to 1 and shown times 100; "levels" are of colours, 0 to 255."""
     higher_is_better: bool = True
 
 
@@ -115,7 +115,7 @@ class Benchmark:
     name: str
     title: str
     """For people."""
-    label: Literal["mask", "parts", "keypoints", "points", "boxes", "flow", "class"]
+    label: Literal["mask", "parts", "keypoints", "points", "boxes", "flow", "frame", "texture", "class"]
     """What is carried; a class is told instead."""
     protocol: str
     """Name of the settings that are used when none are given: a propagation protocol, or one of `settings`."""
@@ -129,14 +129,17 @@ class Benchmark:
     summarise: Callable[[list[SequenceResult], Mapping[str, str]], dict[str, float]]
     """Metric key -> value over the data set."""
     prediction: str
-    """Where a sequence's predictions are in the submission: for masks a PNG per frame, with {sequence} and {frame}, for
-    points a JSON, for boxes and classes a text file, for flow a .flo or KITTI's PNG per sequence, with {sequence}."""
+    """Where a sequence's predictions are in the submission, with {sequence}: for masks, textures and frames an image
+    per frame, with {frame}; for points a JSON, for boxes and classes a text file, for flow a .flo or KITTI's PNG per
+    sequence."""
     tables: Callable[[list[SequenceResult], Mapping[str, float]], dict[str, str]] | None = None
     """File name -> text of the tables that the official tool writes."""
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Option -> allowed values, the default first; such as PCK's dialect."""
     needs_root: bool = True
     """False where the data is generated."""
+    data: str = ""
+    """Key of `datasets.READERS` that its folder is found by, where that is not its own name."""
     encoder: Callable[[str | Path | Model, Mapping[str, str]], Model] = as_named
     """What `--model` says and the options -> the encoder, built as this benchmark needs it."""
     sizes: SizeTable | None = None

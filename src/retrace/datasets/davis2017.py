@@ -10,11 +10,22 @@ as objects, ids that appear later do not. Masks keep 255.
 Source: Pont-Tuset et al., "The 2017 DAVIS Challenge on Video Object Segmentation", arXiv 1704.00675.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from retrace.datasets.masks import Ids, largest_id, load_davis, odd_mask, read_ids
-from retrace.datasets.reading import Progress, choose, find_root, inspect, read_lines, subfolders
-from retrace.datasets.records import Dataset
+from retrace.datasets.reading import (
+    Progress,
+    choose,
+    find_root,
+    gather,
+    image_size,
+    images_of,
+    inspect,
+    read_lines,
+    subfolders,
+)
+from retrace.datasets.records import Dataset, Sequence
 from retrace.errors import RetraceError
 
 FOLDERS = ("DAVIS", "DAVIS2017", "DAVIS-2017", "davis2017")
@@ -39,6 +50,28 @@ def load(root: Path, *, split: str = "val", resolution: str = "480p") -> Dataset
     root = find_root(root, [images, f"Annotations/{resolution}"], FOLDERS, LAYOUT)
     names = listed(root, split, images)
     return load_davis("davis2017", root, split, resolution, names, objects=_objects)
+
+
+def load_frames(root: Path, *, split: str = "val", resolution: str = "480p") -> Dataset[None]:
+    """Find the sequences of a split whose frames are all that is asked for; masks need not be there.
+
+    Args:
+        root: the folder DAVIS, or the one it lies in.
+        split: "val", "train", "trainval", or "all" folders there are.
+        resolution: "480p" or "Full-Resolution".
+
+    Errors: RetraceError for another layout, or when nothing can be used; UsageError for an unknown split.
+    """
+    choose("split of DAVIS-2017", split, SPLITS)
+    images = f"JPEGImages/{resolution}"
+    root = find_root(root, [images], FOLDERS, LAYOUT.partition(",")[0])
+    names, notes = listed(root, split, images)
+
+    def make(name: str, note: Callable[[str], None]) -> Sequence[None]:
+        frames = images_of(root / images / name)
+        return Sequence(name, frames, len(frames), image_size(frames[0]), (), lambda frame: None, {})
+
+    return gather("davis2017", root, split, names, make, notes)
 
 
 def check(

@@ -28,18 +28,20 @@ from retrace.propagation.codecs import (
     Geometry,
     KeypointCodec,
     MaskCodec,
+    TextureCodec,
 )
 from retrace.propagation.engine import Propagator, Step, resize_image
 
 Pixels = NDArray[np.uint8]
 Ids = NDArray[np.uint8]
+Paint = NDArray[np.uint8]
 Places = NDArray[np.float32]
 Rects = NDArray[np.floating]
 Value = TypeVar("Value")
 
 
 class Carrier(Protocol):
-    """Carries masks and points, and says where pixels come from."""
+    """Carries masks, points and paint, and says where pixels come from."""
 
     name: str
 
@@ -80,6 +82,16 @@ class Carrier(Protocol):
         Yields: for every frame t a function that gives, for each gap that does not lead before the first frame, the
             displacement (H, W, 2) float32, x and y in pixels, from the pixels of frame t to their places in frame
             t - gap.
+        """
+
+    def textures(self, frames: Iterable[Pixels], given: Paint) -> Iterator[Callable[[], Paint]]:
+        """Carry a texture painted on the first frame.
+
+        Args:
+            frames: (H', W', 3) RGB, all of one size.
+            given: (H, W, 4) RGBA, straight alpha; H, W may differ from the frames'.
+
+        Yields: for every frame a function that gives the texture as it lies there, (H, W, 4); the first as given.
         """
 
 
@@ -167,6 +179,19 @@ class Without:
             yield _constant({gap: baseline.flow(fitted, held[-gap]) for gap in gaps if gap <= len(held)})
             held.append(fitted)
 
+    def textures(self, frames: Iterable[Pixels], given: Paint) -> Iterator[Callable[[], Paint]]:
+        """See Carrier."""
+        baseline = self._make()
+        for index, image in enumerate(frames):
+            fitted = _at(image, given.shape[:2])
+            if index == 0:
+                baseline.start(fitted, FrameLabels(texture=given))
+                yield _constant(given)
+            else:
+                found = baseline.step(fitted).texture
+                assert found is not None
+                yield _constant(found)
+
 
 class Readout:
     """Labels are read from earlier frames by an encoder's affinities: the propagation engine.
@@ -253,6 +278,21 @@ class Readout:
             yield _displaced(codec, read)
             held.append(nodes)
 
+    def textures(self, frames: Iterable[Pixels], given: Paint) -> Iterator[Callable[[], Paint]]:
+        """See Carrier. Coordinates of the first frame are carried, under `protocols.for_coordinates`."""
+        walk = copy.copy(self._engine)
+        walk.protocol = protocols.for_coordinates(self.protocol)
+        codec: TextureCodec | None = None
+        geometry: Geometry | None = None
+        for image in frames:
+            nodes, geometry = self._encode(image, given.shape[:2], geometry)
+            if codec is None:
+                codec = TextureCodec(given, geometry)
+                walk.seed(nodes, codec.encode(given))
+                yield _constant(given)
+            else:
+                yield _painted(codec, walk.step(nodes))
+
     def _encode(
         self, image: Pixels, size: tuple[int, ...], geometry: Geometry | None
     ) -> tuple[Tensor, Geometry]:
@@ -324,6 +364,15 @@ def _finished(carried: list[Callable[[], Ids]], new: Ids | None, size: tuple[int
     def finish() -> Ids:
         held = carried[0]() if carried else np.zeros(size, np.uint8)
         return held if new is None else pasted(held, new)
+
+    return finish
+
+
+def _painted(codec: TextureCodec, step: Step) -> Callable[[], Paint]:
+    def finish() -> Paint:
+        texture = codec.decode(step.labels, step.confidence).texture
+        assert texture is not None
+        return texture
 
     return finish
 

@@ -92,15 +92,19 @@ class Protocol:
         return KeypointCodec(names, geometry, dialect=self.keypoints)
 
 
+def for_coordinates(protocol: Protocol) -> Protocol:
+    """The protocol for labels that are coordinates (boxes, textures, flow): no classes, so nothing is stretched."""
+    return replace(protocol, feed_back="soft")
+
+
 def between_two(protocol: Protocol) -> Protocol:
     """The protocol for coordinates between two frames: the other frame, once and inside the window, is the context.
 
     Published contexts repeat the first frame until there are others; the k best of two frames would then be k times
-    the very best node. Coordinates are no classes, so nothing is stretched. Window, top-k, temperature, softmax, nodes
-    and size stay.
+    the very best node. Window, top-k, temperature, softmax, nodes and size stay.
     """
-    return replace(
-        protocol, num_context=0, add_first=True, window_first=True, reread_first=False, feed_back="soft"
+    return for_coordinates(
+        replace(protocol, num_context=0, add_first=True, window_first=True, reread_first=False)
     )
 
 

@@ -122,7 +122,7 @@ def evaluate(
     place = choose_device(device)
     rules, described, rest = _protocol(task, protocol, knobs, options or {})
     chosen = _options(task, rest)
-    folder = Path(root_of(benchmark, root)) if task.needs_root else Path()
+    folder = Path(root_of(task.data or benchmark, root)) if task.needs_root else Path()
     data = task.load(folder, split)
     names = _names(data, sequences)
     baseline = isinstance(model, str) and model in BASELINES

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from retrace.benchmarks.masks import frame_name
 from retrace.benchmarks.published import Published, beside
+from retrace.benchmarks.reconstruction import GAPS
 from retrace.benchmarks.records import Benchmark, Metric, SequenceResult
 from retrace.benchmarks.sizes import SizeTable
 from retrace.datasets import records
 from retrace.datasets.flowfiles import read_flo, read_kitti_png
 from retrace.datasets.records import Dataset, Points
 from retrace.errors import RetraceError
+from retrace.files import open_image
 from retrace.formats.davis_png import read_mask
 from retrace.propagation.codecs import FrameLabels
 from retrace.propagation.protocols import PROTOCOLS
@@ -157,14 +159,19 @@ def _headline(task: Benchmark, summary: Mapping[str, Any]) -> str:
     if not rows:
         return ""
     keys = [m for m in task.metrics if any(m.key in row.scores[task.name] for row in rows)]
-    ours = {m.key: 100 * summary["scores"][m.key] for m in keys if m.key in summary["scores"]}
+    ours = {
+        m.key: (100 if m.unit == "share" else 1) * summary["scores"][m.key]
+        for m in keys
+        if m.key in summary["scores"]
+    }
+    worst = -np.inf if keys[0].higher_is_better else np.inf
     entries: list[tuple[float, str]] = []
     for row in rows:
         cells = "".join(_cell(row.scores[task.name].get(m.key)) for m in keys)
         note = _differences(row, task, summary)
         entries.append(
             (
-                row.scores[task.name].get(keys[0].key, -np.inf),
+                row.scores[task.name].get(keys[0].key, worst),
                 f"<tr><td>{escape(row.method)}</td><td>{escape(row.backbone)}</td>{cells}<td>{note}</td></tr>",
             )
         )
@@ -172,13 +179,13 @@ def _headline(task: Benchmark, summary: Mapping[str, Any]) -> str:
     protocol = escape(summary["protocol"]["name"]) if summary["protocol"] else "no protocol"
     entries.append(
         (
-            ours.get(keys[0].key, -np.inf),
+            ours.get(keys[0].key, worst),
             f'<tr class="ours"><td>this run</td><td>{name}</td>'
             + "".join(_cell(ours.get(m.key)) for m in keys)
             + f"<td>{protocol}</td></tr>",
         )
     )
-    entries.sort(key=lambda entry: entry[0], reverse=True)
+    entries.sort(key=lambda entry: entry[0], reverse=keys[0].higher_is_better)
     head = "".join(f"<th class='n'>{escape(m.label)}</th>" for m in keys)
     counted = summary["sequences"]
     part = (
@@ -380,6 +387,8 @@ _SHOWN = {
     "keypoints": _DISCS,
     "points": _DISCS,
     "boxes": "Orange: carried. White: the truth. Numbers are frames.",
+    "texture": "Painted: carried stripes. White outline: the object. Numbers are frames.",
+    "frame": f"From above: the frame {max(GAPS)} before, what was made of its colours, the frame. Numbers are frames.",
     "flow": "Hue is direction, saturation length; white stands still, black is not known.",
 }
 """What the pictures of each kind of label show."""
@@ -435,7 +444,27 @@ def _of_flow(
     return [(caption, _small(image)) for caption, image in pictures]
 
 
-_PICTURES = {"flow": _of_flow}
+def _of_frames(
+    folder: Path, task: Benchmark, sequence: records.Sequence[Any], result: SequenceResult
+) -> list[tuple[str, Pixels]]:
+    """The earlier frame, the reconstructed and the true one, on top of each other."""
+    shown, far = result.raw["shown"], max(GAPS)
+    images: dict[int, Pixels] = {}
+    pictures = []
+    try:
+        for index, image in enumerate(frames_of(sequence)):
+            if index in shown or index + far in shown:
+                images[index] = _small(image)
+            if index in shown:
+                name = task.prediction.format(sequence=sequence.name, frame=frame_name(sequence, index))
+                made = np.asarray(open_image(folder / "submission" / name, "frame").convert("RGB"))
+                pictures.append((str(index), np.vstack([images[index - far], _small(made), images[index]])))
+    except RetraceError:
+        return []  # as in _over_time
+    return pictures
+
+
+_PICTURES = {"flow": _of_flow, "frame": _of_frames}
 """Kind of label -> the pictures of a sequence with their captions, where they are not frames over time."""
 
 
@@ -463,21 +492,30 @@ def _drawn(
         names = [str(i) for i in sorted(set(sequence.objects) | (set(np.unique(ids).tolist()) - {0}))]
         carried = np.asarray(cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST), dtype=np.uint8)
         canvas = Overlay(names, legend=False).draw(small, FrameLabels(masks=carried), index=frame, time=0.0)
-        if truth is not None:
-            true = truth.classes if isinstance(truth, records.Parts) else truth
-            true = cv2.resize(np.where(true == 255, 0, true), size, interpolation=cv2.INTER_NEAREST)
-            for i in np.unique(true):
-                if i:
-                    outline, _ = cv2.findContours(
-                        (true == i).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
-                    )
-                    cv2.drawContours(canvas, outline, -1, (255, 255, 255), 1, cv2.LINE_AA)
-        return canvas
+        return _outlined(canvas, truth.classes if isinstance(truth, records.Parts) else truth)
+    if task.label == "texture":
+        paint = FrameLabels(texture=np.asarray(open_image(path, "texture").convert("RGBA")))
+        return _outlined(_small(Overlay([], legend=False).draw(image, paint, index=frame, time=0.0)), truth)
     if task.label == "boxes":
         box = np.array(path.read_text().splitlines()[frame].split(","), dtype=np.float64) - (1, 1, 0, 0)
         return _boxes(small, box * scale, sequence.read(frame).xywh[0] * scale)
     places = np.array(json.loads(path.read_text())["points"][frame], dtype=np.float64)
     return _points(small, places * scale, truth, scale)
+
+
+def _outlined(canvas: Pixels, truth: NDArray[np.uint8] | None) -> Pixels:
+    """White lines round every true object, in place; 255 is void."""
+    if truth is None:
+        return canvas
+    size = (canvas.shape[1], canvas.shape[0])
+    true = cv2.resize(np.where(truth == 255, 0, truth), size, interpolation=cv2.INTER_NEAREST)
+    for i in np.unique(true):
+        if i:
+            outline, _ = cv2.findContours(
+                (true == i).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
+            )
+            cv2.drawContours(canvas, outline, -1, (255, 255, 255), 1, cv2.LINE_AA)
+    return canvas
 
 
 def _boxes(image: Pixels, carried: NDArray[np.float64], truth: NDArray[np.float64]) -> Pixels:

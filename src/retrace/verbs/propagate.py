@@ -25,7 +25,7 @@ from retrace.formats.textures import Texture
 from retrace.propagation.baselines import BASELINES, stand_in
 from retrace.propagation.codecs import BoxCodec, FrameLabels, Geometry, TextureCodec
 from retrace.propagation.engine import Propagator, resize_image
-from retrace.propagation.protocols import PROTOCOLS, Protocol
+from retrace.propagation.protocols import PROTOCOLS, Protocol, for_coordinates
 from retrace.verbs.labelled_run import FrameResult, LabelledRun, filled, sureness
 from retrace.verbs.output import RunFolder, video_identity
 from retrace.video.decode import Frame, VideoReader, open_video
@@ -288,6 +288,8 @@ def propagate(
     )
     if label_set.kind == "texture" and len(label_set.frames) > 1:
         raise RetraceError("A texture is painted on one frame; give one image.")
+    if label_set.kind in ("boxes", "texture"):
+        resolved = for_coordinates(resolved)
     baseline = model if isinstance(model, str) and model in BASELINES else None
     if baseline is not None and adapt > 0:
         raise UsageError(f"{baseline} has nothing to adapt. Leave out --adapt, or take an encoder.")
