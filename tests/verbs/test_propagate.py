@@ -202,7 +202,7 @@ def test_published_protocol_and_knobs(folder: Path, model: Model) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"protocol": "crw"}, "Protocol 'crw' is unknown. Choose from default, crw-davis"),
+        ({"protocol": "crw"}, "Protocol 'crw' is unknown. Choose from default, "),
         ({"temperature": -1.0}, "temperature is -1.0"),
         ({"shape": "hexagon"}, "hexagon"),
         ({"colour": 3}, "Knob 'colour' is unknown"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from retrace.errors import RetraceError, UsageError
-from retrace.viz.figure import check_suffix, new_figure, save_figure, style
+from retrace.viz.figure import add_heading, check_suffix, new_figure, save_figure, style
 
 
 @pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
@@ -48,3 +48,19 @@ def test_lines_differ_in_more_than_colour() -> None:
     assert len({look["color"] for look in looks}) == 7
     assert len({str(look["linestyle"]) for look in looks}) == 7
     assert style(7) == style(0)
+
+
+@pytest.mark.parametrize(
+    "name", ["short", "a/very/long/path/" * 12 + "encoder.safetensors", "W" * 90, "cost $x_1$ " * 9]
+)
+def test_a_heading_is_never_clipped(name: str) -> None:
+    """However long the name of a model is, the heading stays inside the figure, and keeps every letter."""
+    figure = new_figure(3.0, 2.0)
+    add_heading(figure, f"{name}: features")
+    figure.canvas.draw()
+    heading = figure.get_suptitle()
+    assert heading.replace("\n", "").replace(" ", "") == f"{name}: features".replace(" ", "")
+    (text,) = figure.texts
+    extent = text.get_window_extent()
+    assert extent.x0 >= 0
+    assert extent.x1 <= figure.bbox.width

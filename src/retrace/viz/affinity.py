@@ -10,7 +10,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from torch import Tensor
 
-from retrace.viz.figure import COLOURS, new_figure, show_image, styled
+from retrace.viz.figure import COLOURS, add_heading, new_figure, show_image, styled
 from retrace.walk.affinity import affinity, transition
 from retrace.walk.nodes import normalise, to_nodes
 
@@ -159,5 +159,5 @@ def affinity_figure(
                 weight="bold",
                 path_effects=[withStroke(linewidth=2, foreground="white")],
             )
-    figure.suptitle(f"{model_name}: from {titles[0]} to {titles[1]}", fontsize=9)
+    add_heading(figure, f"{model_name}: from {titles[0]} to {titles[1]}")
     return figure

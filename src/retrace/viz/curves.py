@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from retrace.viz.figure import new_figure, show_image, style, styled
+from retrace.viz.figure import add_heading, new_figure, show_image, style, styled
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def curves_figure(
             handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, len(names)), fontsize=8
         )
     if heading:
-        figure.suptitle(heading, fontsize=9)
+        add_heading(figure, heading)
     return figure
 
 

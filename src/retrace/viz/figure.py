@@ -1,5 +1,6 @@
 """What every figure of the project shares: colours for colour-blind readers too, fonts, and how it is saved."""
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 from numpy.typing import NDArray
 
 from retrace.errors import UsageError
@@ -84,6 +86,22 @@ def show_image(axes: Axes, image: NDArray[np.uint8], title: str) -> None:
     axes.set_xticks([0, width])
     axes.set_yticks([0, height])
     axes.tick_params(length=2, labelsize=7)
+
+
+def add_heading(figure: Figure, text: str) -> None:
+    """Write a heading above a figure, in as many lines as its width asks for; names without a space are broken too."""
+    size, room = 9.0, 72 * figure.get_figwidth() - 12  # points
+    length = len(text)
+    lines = [text]
+
+    def width(line: str) -> float:
+        return float(TextPath((0, 0), line.replace("$", r"\$"), size=size).get_extents().width)
+
+    while length > 1 and (widest := max(map(width, lines))) > room:
+        length = max(1, min(length - 1, int(length * room / widest)))
+        lines = textwrap.wrap(text, length)
+    # A dollar sign in a name begins no formula.
+    figure.suptitle("\n".join(lines), fontsize=size, parse_math=False)
 
 
 def style(index: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from retrace.viz.figure import new_figure, show_image, styled
+from retrace.viz.figure import add_heading, new_figure, show_image, styled
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ def pca_figure(
     cells[0, 0].set_ylabel("pixels")
     cells[1, 0].set_ylabel("cells")
     shares = " + ".join(f"{100 * part:.0f}" for part in components.share)
-    figure.suptitle(
+    add_heading(
+        figure,
         f"{model_name}: top 3 principal components, one basis for all frames ({shares} % of the variance)",
-        fontsize=9,
     )
     return figure
