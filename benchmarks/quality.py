@@ -29,7 +29,7 @@ from retrace.encoders import Model, load
 from retrace.metrics.keypoints import correct, longer_box_side
 from retrace.metrics.regions import jaccard, sequence_mean
 from retrace.propagation.baselines import BASELINES
-from retrace.training.adapt import adapt_model
+from retrace.verbs.propagate import Propagation
 
 RESULTS = Path(__file__).with_name("quality.json")
 DOCS = Path(__file__).parents[1] / "docs" / "results.md"
@@ -46,29 +46,31 @@ class Carrier:
         self.model: str | Model = model if model in BASELINES else load(model)
         self.adapt = adapt
         self.protocol: dict[str, object] | None = None
-        self._adapted: dict[Path, Model] = {}  # a clip with masks and joints is adapted to once
-
-    def _for(self, video: Path) -> str | Model:
-        if self.adapt == 0 or isinstance(self.model, str):
-            return self.model
-        if video not in self._adapted:
-            self._adapted[video] = adapt_model(self.model, video, self.adapt)
-        return self._adapted[video]
+        self.round_trips: list[dict[str, object]] = []  # of clips that were adapted to
 
     def masks(self, video: Path, mask: Masks) -> Iterator[Masks]:
         """Through `retrace.propagate`."""
-        result = retrace.propagate(video, mask.astype(np.uint8), model=self._for(video))
+        result = retrace.propagate(video, mask.astype(np.uint8), model=self.model, adapt=self.adapt)
         self.protocol = None if isinstance(self.model, str) else asdict(result.protocol)
         for frame in result:
             assert frame.masks is not None
             yield frame.masks > 0
+        self._note(video, result)
 
     def points(self, video: Path, first: int, points: Points) -> dict[int, Points]:
         """Through `retrace.propagate`."""
         named = [{"name": str(i), "x": float(x), "y": float(y)} for i, (x, y) in enumerate(points)]
         label = {"frames": [{"index": first, "keypoints": named}]}
-        result = retrace.propagate(video, label, model=self._for(video), kind="keypoints")
-        return {frame.index: frame.keypoints for frame in result if frame.keypoints is not None}
+        result = retrace.propagate(video, label, model=self.model, kind="keypoints", adapt=self.adapt)
+        found = {frame.index: frame.keypoints for frame in result if frame.keypoints is not None}
+        self._note(video, result)
+        return found
+
+    def _note(self, video: Path, result: Propagation) -> None:
+        if "round_trip" in result.summary:
+            self.round_trips.append(
+                {"video": video.name, "label": result.kind, **result.summary["round_trip"]}
+            )
 
 
 MaskWay = Callable[[Path, Masks], Iterator[Masks]]
@@ -145,6 +147,7 @@ def main() -> None:
             "PCK@0.1": joints,
             "model": None if isinstance(way.model, str) else way.model.sha256,
             "protocol": way.protocol,
+            **({"round_trips": way.round_trips} if way.round_trips else {}),
             "seconds": round(time.perf_counter() - start),
             "machine": machine(),
             "commit": commit.strip(),

@@ -18,6 +18,7 @@ from retrace.encoders import EncoderConfig, Model, load
 from retrace.errors import RetraceError, UsageError
 from retrace.formats.davis_png import davis_palette, read_mask, write_mask
 from retrace.formats.textures import write_texture
+from retrace.metrics.regions import jaccard
 from retrace.propagation.protocols import PROTOCOLS
 from retrace.threads import Worker, ahead
 from retrace.verbs import output
@@ -151,6 +152,45 @@ def test_baselines_have_nothing_to_adapt(folder: Path) -> None:
     """Said in a sentence."""
     with pytest.raises(UsageError, match="copy has nothing to adapt"):
         propagate(folder, mask(), model="copy", adapt=5)
+
+
+class Noise(torch.nn.Module):
+    """An encoder that knows nothing: other numbers for every frame."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> (B, 8, H / 8, W / 8)."""
+        return torch.randn(len(image), 8, image.shape[2] // 8, image.shape[3] // 8)
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_an_adapted_encoder_that_is_worse_is_not_used(
+    folder: Path, model: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, helps: bool
+) -> None:
+    """Told by the way of the label over the frames and back."""
+    noise = Model(Noise(), "noise", 8, 8, origin=4.0)
+    begin, end = (noise, model) if helps else (model, noise)
+    monkeypatch.setattr("retrace.training.adapt.adapt_model", lambda *_, **__: end)
+    result = propagate(folder, mask(), model=begin, adapt=3, **FAST)
+    assert result.model is model
+    carried = list(result)[-1].masks
+    assert carried is not None
+    assert jaccard(carried == 1, mask(FRAMES - 1) == 1) > 0.6
+    before, after = result.summary["round_trip"].values()
+    assert (after > before + 0.2) is helps
+    assert ("did not help" in caplog.text) is not helps
+
+
+def test_there_and_back_over_a_picture_that_stands_still(tmp_path: Path) -> None:
+    """Nothing is lost, for every kind of label."""
+    for t in range(4):
+        Image.fromarray(frame(0)).save(tmp_path / f"{t}.png")
+    point = {"frames": [{"index": 0, "keypoints": [{"name": "a", "x": 48, "y": 32}]}]}
+    for label, kind in ((mask(), "mask"), (point, "keypoints")):
+        trip = propagate(tmp_path, label, kind=kind, num_context=2, top_k=1).round_trip()
+        assert trip > 0.95
+    for t in range(1, 4):
+        (tmp_path / f"{t}.png").unlink()
+    assert propagate(tmp_path, mask(), **FAST).round_trip() == 1.0
 
 
 def test_the_same_run_twice_is_the_same(folder: Path, model: Model) -> None:

@@ -53,27 +53,36 @@ def dense(query, keys, values, context, free, rules: Rules):
         labels[i] = weights @ rows
         if rules.subcell:
             planes = scores.view(len(context), H, W)
-            labels[i] = sum(
-                weights[j]
-                * between(table[j // (H * W)], *peak(planes[j // (H * W)], j % (H * W) // W, j % W))
-                for j in torch.where(keep)[0].tolist()
-            )
+            labels[i] = 0
+            for j in torch.where(keep)[0].tolist():
+                place, y, x = j // (H * W), j % (H * W) // W, j % W
+                at = peak(planes[place], keys[context[place]].float(), y, x)
+                labels[i] += weights[j] * between(table[place], *at)
         similarity[i] = (weights * scores.masked_fill(weights == 0, 0)).sum()
     return labels.view(H, W, L), similarity.view(H, W)
 
 
-def peak(plane, y: int, x: int) -> tuple[float, float]:
-    """Where the parabolas through (y, x) and the nodes beside it have their tops, at most half a cell away."""
+def tops(plane, y: int, x: int) -> list[float]:
+    """Of the parabolas through (y, x) and the nodes beside it, from (y, x); NaN where there is none."""
     found = []
     for before, after in (((y - 1, x), (y + 1, x)), ((y, x - 1), (y, x + 1))):
-        shift = 0.0
+        shift = math.nan
         if min(before) >= 0 and after[0] < H and after[1] < W:
             left, middle, right = (float(plane[at]) for at in (before, (y, x), after))
             curvature = left - 2 * middle + right
             if left > -math.inf and right > -math.inf and curvature < 0:
-                shift = min(max((left - right) / (2 * curvature), -0.5), 0.5)
+                shift = (left - right) / (2 * curvature)
         found.append(shift)
-    return y + found[0], x + found[1]
+    return found
+
+
+def peak(plane, frame, y: int, x: int) -> list[float]:
+    """(y, x) moved by how far its parabolas' tops are from those of the node among its own frame (H, W, C)."""
+    moves = [
+        there - own for there, own in zip(tops(plane, y, x), tops(frame @ frame[y, x], y, x), strict=True)
+    ]
+    moves = [0.0 if math.isnan(move) else min(max(move, -0.5), 0.5) for move in moves]
+    return [y + moves[0], x + moves[1]]
 
 
 def between(plane, y: float, x: float):
@@ -249,6 +258,14 @@ def test_subcell_reads_between_the_nodes(dy, dx):
         error[subcell] = (labels[2:-2, 2:-2] - true).abs().amax().item()
     assert error[True] < 0.05  # a parabola is not quite the shape of the peak
     assert error[False] == pytest.approx(max(abs(dy - round(dy)), abs(dx - round(dx))), abs=1e-4)
+
+
+def test_subcell_keeps_what_stands_still():
+    """A frame reads its own labels back, though the affinities on the two sides of a node differ."""
+    _, keys, values = stored(1)
+    rules = Rules(0.001, 1, "disc", 3, subcell=True)
+    labels = readout(keys[0], keys, values, context=[0], free=[False], rules=rules).labels
+    torch.testing.assert_close(labels, values[0], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,9 @@ def _train(
 ) -> None:
     """The steps: a plain loop, because there is nothing to log, save or resume."""
     method.to(device).train()
+    for layer in method.encoder.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eval()  # crops of one video have other statistics than the whole frames that labels are carried over
     method.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(
         [

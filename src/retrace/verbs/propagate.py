@@ -1,9 +1,11 @@
 """Carry the labels of one frame (or of a few) through a video: the library function behind `retrace propagate`."""
 
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, cast
 
@@ -34,6 +36,9 @@ from retrace.walk.readout import Rules
 DEFAULT_SHORT_SIDE = 480
 """Without a named protocol, larger videos are worked on at this short side, pixels; smaller ones at their own size."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ROUND_TRIP = 24
+"""Frames over which an adapted encoder is compared with what it was."""
+log = logging.getLogger(__name__)
 _RULES = tuple(rule.name for rule in fields(Rules))
 
 
@@ -155,6 +160,39 @@ class Propagation(LabelledRun):
         assert arrived is not None
         return _result(frame, arrived, label)
 
+    def round_trip(self, frames: int = ROUND_TRIP) -> float:
+        """How much of the first label is left after carrying it forwards over a few frames and back to where it was.
+
+        On the last frame what has arrived is the label of a new propagation, backwards over the same frames: the first
+        label is never looked at again. A label that sticks to its place comes back too, so this compares two states of
+        one encoder and says nothing about an encoder by itself.
+
+        Args:
+            frames: at most that many frames from the first labelled one on; their nodes are held in memory.
+
+        Returns: intersection over union of the soft labels as they left and as they came back, the background of masks
+            left out, mean over objects, keypoints or boxes; 1.0 where there are no further frames.
+        """
+        nodes: list[Tensor] = []
+        first = self.labels.first
+        for frame in islice(self.video, first, first + frames):
+            image = torch.from_numpy(np.ascontiguousarray(frame.image)).permute(2, 0, 1)  # (3, H, W)
+            nodes.append(self._engine.encode(resize_image(image, self.protocol.size)))
+        if len(nodes) < 2:
+            return 1.0
+        left = self._task.encode(self.labels.frames[first], None)  # (L, h, w)
+        carried = left
+        for way in (nodes, nodes[::-1]):
+            self._engine.seed(way[0], carried)
+            for there in way[1:]:
+                carried = self._engine.step(there).labels
+        carried = carried.to(left.device)
+        if self.labels.kind in ("mask", "parts"):
+            left, carried = left[1:], carried[1:]
+        union = torch.maximum(left, carried).sum((1, 2))
+        shared = torch.minimum(left, carried).sum((1, 2)) / union.clamp_min(1e-12)
+        return float(shared[union > 0].mean()) if bool((union > 0).any()) else 1.0
+
     def _wait(self) -> None:
         """Let the GPU finish, so that the clock measures the right stage."""
         if self._engine.device.type == "cuda":
@@ -252,7 +290,9 @@ def propagate(
         out: folder to write masks, keypoints, boxes or textures, an overlay video and `result.json` into.
         overlay: write `overlay.mp4`.
         overwrite: replace what another run left in `out`.
-        adapt: self-supervised training steps on this very video first.
+        adapt: self-supervised training steps on this very video first. The encoder as it was is used all the same
+            where the label survives the way over the first frames and back better with it (`Propagation.round_trip`);
+            `result.json` says what came of it.
         save_adapted: file (.safetensors) for the adapted weights.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         dtype: of features, "float32", "bfloat16" or "float16".
@@ -319,9 +359,33 @@ def propagate(
         if adapt > 0 and (folder is None or folder.finished is None):
             from retrace.training.adapt import adapt_model
 
-            loaded = adapt_model(loaded, reader.path, adapt, seed=seed, device=chosen_device)
+            adapted = adapt_model(loaded, reader.path, adapt, seed=seed, device=chosen_device)
             if save_adapted is not None:
-                save(loaded, save_adapted)
+                save(adapted, save_adapted)
+            before, after = (
+                Propagation(
+                    reader,
+                    label_set,
+                    either,
+                    resolved,
+                    settings=settings,
+                    folder=None,
+                    overlay=False,
+                    tile=tile,
+                ).round_trip()
+                for either in (loaded, adapted)
+            )
+            settings["round_trip"] = {"as it was": before, "adapted": after}
+            if after >= before:
+                loaded = adapted
+            else:
+                log.warning(
+                    "Adapting did not help this video: carried over %d frames and back, %.3f of the label is left "
+                    "with the adapted encoder, %.3f with the encoder as it was, which is used.",
+                    ROUND_TRIP,
+                    after,
+                    before,
+                )
         kind_of_run = BaselinePropagation if baseline else Propagation
         return kind_of_run(
             reader,

@@ -37,7 +37,7 @@ class Rules:
         softmax: "kept" normalises over the nodes that are kept; "frame" over all allowed nodes of each frame, sums what
             is kept and divides by the number of frames (TimeCycle).
         keep_ties: keep every node that ties with the k-th (DINO).
-        subcell: labels are read where the affinity peaks between the nodes, see `_shifts`. Not in any of the papers.
+        subcell: labels are read where the affinity peaks between the nodes, see `_own_shifts`. Not in any of the papers.
     """
 
     temperature: float = 0.07
@@ -149,6 +149,7 @@ def readout(
     labels = table.new_empty(h, w, table.shape[-1], dtype=torch.float32)
     similarity = table.new_empty(h, w, dtype=torch.float32)
     groups = _groups(context, free, rules)
+    own = _own_shifts(keys).flatten(0, 2) if rules.subcell else None  # (S * N, 2)
     buffers = _Buffers(query)
     for y in range(0, h, rows):
         for x in range(0, w, columns):
@@ -159,7 +160,7 @@ def readout(
             elif rules.top_k is None or rules.keep_ties:
                 read, best = _read_all(parts, table, rules)
             else:
-                read, best = _read_kept(parts, table, rules, w)
+                read, best = _read_kept(parts, table, rules, own, w)
             labels[y : y + rows, x : x + columns] = read.view(*block.shape[:2], -1)
             similarity[y : y + rows, x : x + columns] = best.view(block.shape[:2])
     return Reading(labels, similarity)
@@ -268,7 +269,7 @@ class Kept:
     Attributes:
         values: (q, k) affinities.
         nodes: (q, k) row numbers among all stored nodes.
-        shifts: (q, k, 2) from each node to where the affinity peaks, (dy, dx) in cells; None without `Rules.subcell`.
+        shifts: (q, k, 2), see `_shifts`; None without `Rules.subcell`.
     """
 
     values: Tensor
@@ -286,8 +287,7 @@ def _kept(part: Part, rules: Rules) -> Kept:
 def _shifts(part: Part, values: Tensor, rows: Tensor) -> Tensor:
     """From each kept candidate (q, k) to the peak of the parabola through its affinity and those beside it, per axis.
 
-    Returns: (q, k, 2), (dy, dx) between -1/2 and 1/2; 0 along an axis that the window or the border cuts off there, and
-        where the three affinities do not bend downwards.
+    Returns: (q, k, 2), (dy, dx); NaN along an axis that the window or the border cuts off there.
     """
     height, width = part.nodes.shape
     columns = part.scores.t()  # (q, n)
@@ -297,15 +297,34 @@ def _shifts(part: Part, values: Tensor, rows: Tensor) -> Tensor:
         inside = (position > 0) & (position < length - 1)
         before = columns.gather(1, torch.where(inside, rows - stride, rows)).float()
         after = columns.gather(1, torch.where(inside, rows + stride, rows)).float()
-        bend = 2 * values.float() - before - after  # inf where the window ends
-        peaked = inside & (bend > 0) & bend.isfinite()
-        shifts.append(
-            torch.where(peaked, (after - before) / (2 * bend), 0.0).nan_to_num_(0.0).clamp_(-0.5, 0.5)
-        )
+        shifts.append(_peak(before, values.float(), after).masked_fill(~inside, torch.nan))
     return torch.stack(shifts, dim=-1)
 
 
-def _read_kept(parts: list[Part], table: Tensor, rules: Rules, width: int) -> tuple[Tensor, Tensor]:
+def _peak(before: Tensor, middle: Tensor, after: Tensor) -> Tensor:
+    """Where the parabola through three values one apart has its top, from the middle; NaN where it has none."""
+    bend = 2 * middle - before - after
+    return torch.where((bend > 0) & bend.isfinite(), (after - before) / (2 * bend), torch.nan)
+
+
+def _own_shifts(keys: Tensor) -> Tensor:
+    """`_shifts` of every node of (S, h, w, C) among the nodes of its own frame: (S, h, w, 2), NaN at the border.
+
+    The affinities of a node with those beside it are seldom alike, so the parabola has its top beside the node even
+    where a target node is that very node. What counts is how far the top is from there.
+    """
+    shifts = keys.new_full((*keys.shape[:3], 2), torch.nan, dtype=torch.float32)
+    middle = keys.square().sum(-1, dtype=torch.float32)  # (S, h, w)
+    down = (keys[:, 1:] * keys[:, :-1]).sum(-1, dtype=torch.float32)  # (S, h - 1, w)
+    right = (keys[:, :, 1:] * keys[:, :, :-1]).sum(-1, dtype=torch.float32)  # (S, h, w - 1)
+    shifts[:, 1:-1, :, 0] = _peak(down[:, :-1], middle[:, 1:-1], down[:, 1:])
+    shifts[:, :, 1:-1, 1] = _peak(right[:, :, :-1], middle[:, :, 1:-1], right[:, :, 1:])
+    return shifts
+
+
+def _read_kept(
+    parts: list[Part], table: Tensor, rules: Rules, own: Tensor | None, width: int
+) -> tuple[Tensor, Tensor]:
     """Softmax over the k best. Returns labels (q, L) and similarity (q,)."""
     assert rules.top_k is not None
     if rules.joint:
@@ -325,16 +344,20 @@ def _read_kept(parts: list[Part], table: Tensor, rules: Rules, width: int) -> tu
         shifts = None if shifts is None else shifts.gather(1, chosen[:, :, None].expand(-1, -1, 2))
     values = values.float()
     weights = (values / rules.temperature).softmax(1)  # (q, k)
-    if shifts is not None:
-        nodes, shares = _around(nodes, shifts, width)
+    if shifts is not None and own is not None:
+        nodes, shares = _around(nodes, shifts, own, width)
         labels = _sum(nodes, weights[:, :, None] * shares, table)
     else:
         labels = _sum(nodes, weights, table)
     return labels, _weighted_mean(weights, values)
 
 
-def _around(nodes: Tensor, shifts: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """The four nodes round each shifted node (q, k), and the bilinear share of each: both (q, k, 4)."""
+def _around(nodes: Tensor, shifts: Tensor, own: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """The four nodes round each shifted node (q, k), and the bilinear share of each: both (q, k, 4).
+
+    A shift counts from the node's own (S * N, 2), is at most half a cell, and 0 where one of the two is not known.
+    """
+    shifts = (shifts - own[nodes]).nan_to_num(0.0).clamp(-0.5, 0.5)
     down, right = shifts.sign().long().unbind(-1)
     dy, dx = shifts.abs().unbind(-1)
     corners = torch.stack([nodes, nodes + down * width, nodes + right, nodes + down * width + right], dim=-1)
