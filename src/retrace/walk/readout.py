@@ -37,7 +37,7 @@ class Rules:
         softmax: "kept" normalises over the nodes that are kept; "frame" over all allowed nodes of each frame, sums what
             is kept and divides by the number of frames (TimeCycle).
         keep_ties: keep every node that ties with the k-th (DINO).
-        subcell: labels are read where the affinity peaks between the nodes, see `_own_shifts`. Not in any of the papers.
+        subcell: labels are read where the affinity peaks between nodes, see `_own_shifts`. Not in any of the papers.
     """
 
     temperature: float = 0.07
