@@ -5,7 +5,13 @@ import torch
 import torch.nn.functional as F
 
 from retrace.walk import neighborhood
-from retrace.walk.correlation import local_correlation, pool_volume, reconstruct, window_scores
+from retrace.walk.correlation import (
+    local_correlation,
+    pair_correlation,
+    pool_volume,
+    reconstruct,
+    window_scores,
+)
 from retrace.walk.nodes import to_nodes
 
 
@@ -135,6 +141,8 @@ def test_wrong_arguments_get_a_sentence():
         ValueError, match=r"maps of \(2, 5, 4, 6\) and \(2, 5, 4, 5\); expected twice the same"
     ):
         local_correlation(target, reference[..., :5], 1)
+    with pytest.raises(ValueError, match=r"maps of \(2, 5, 4, 6\); expected \(B, 2, C, h, w\)"):
+        pair_correlation(target, 1)
     with pytest.raises(ValueError, match="radius is -1; expected 0 or more cells"):
         window_scores(target, reference, -1)
     volume = local_correlation(target, reference, 3)

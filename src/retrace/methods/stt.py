@@ -320,7 +320,7 @@ def stt_loss(
     volumes, total, terms = [], lab.new_zeros(()), {}
     for level, features, stride, radius in zip(config.levels, maps, strides, config.radius, strict=True):
         temperature = config.temperature * math.sqrt(features.shape[2])
-        volume = correlation.local_correlation(features[:, 1], features[:, 0], radius, temperature)  # Eq. (4)
+        volume = correlation.pair_correlation(features, radius, temperature)  # Eq. (4)
         small = reference[..., ::stride, ::stride]
         rebuilt = correlation.reconstruct(volume, small)  # Eq. (5)
         loss = reconstruction_loss(rebuilt, target, stride, config)  # Eq. (6)

@@ -34,7 +34,25 @@ def local_correlation(target: Tensor, reference: Tensor, radius: int, temperatur
     Errors: ValueError for maps of other shapes or a negative radius.
     """
     _check(target, reference, radius)
-    volume: Tensor = _LocalCorrelation.apply(target, reference, radius, temperature)  # type: ignore[no-untyped-call]
+    return pair_correlation(torch.stack([reference, target], dim=1), radius, temperature)
+
+
+def pair_correlation(pair: Tensor, radius: int, temperature: float = 1.0) -> Tensor:
+    """As `local_correlation`, of maps that lie in one tensor: nothing of their size is copied if channels come last.
+
+    Args:
+        pair: (B, 2, C, h, w) float32 or float64, reference and target.
+        radius: in cells, 0 or more.
+        temperature: > 0.
+
+    Returns: (B, h, w, K, K); once differentiable.
+
+    Errors: ValueError for another shape or a negative radius.
+    """
+    if pair.dim() != 5 or pair.shape[1] != 2:
+        raise ValueError(f"maps of {tuple(pair.shape)}; expected (B, 2, C, h, w)")
+    _check(pair[:, 1], pair[:, 0], radius)
+    volume: Tensor = _LocalCorrelation.apply(pair, radius, temperature)  # type: ignore[no-untyped-call]
     return volume
 
 
@@ -107,28 +125,30 @@ class _LocalCorrelation(Function):
     """Softmax over windows, keeping the volume and the maps for the way back and nothing else."""
 
     @staticmethod
-    def forward(ctx: Any, target: Tensor, reference: Tensor, radius: int, temperature: float) -> Tensor:
-        q, k = _nodes(target) / temperature, _nodes(reference)
+    def forward(ctx: Any, pair: Tensor, radius: int, temperature: float) -> Tensor:
+        k, q = (_nodes(one) for one in pair.unbind(1))
         volume = q.new_empty(*q.shape[:3], 2 * radius + 1, 2 * radius + 1)
         for band in _bands(q.shape[1]):
             logits = torch.empty_like(volume[:, band])
-            _score(q, k, band, radius, outside=-torch.inf, out=logits)
+            _score(q, k, band, radius, outside=-torch.inf, scale=1 / temperature, out=logits)
             volume[:, band] = logits.flatten(-2).softmax(-1).view_as(logits)
-        ctx.save_for_backward(target, reference, volume)
+        ctx.save_for_backward(pair, volume)
         ctx.radius, ctx.temperature = radius, temperature
         return volume
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        target, reference, volume = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        pair, volume = ctx.saved_tensors
         radius: int = ctx.radius
-        q, k = _nodes(target), _nodes(reference)
-        batch, h, w, _ = q.shape
-        to_q, to_k = torch.empty_like(q), torch.zeros_like(k)
+        k, q = (_nodes(one) for one in pair.unbind(1))
+        batch, h, w, channels = q.shape
+        to_pair = q.new_zeros(batch, 2, h, w, channels)
+        to_k, to_q = to_pair.unbind(1)
         for band in _bands(h):
             change = volume[:, band] * gradient[:, band]
             change -= volume[:, band] * change.sum((-2, -1), keepdim=True)  # of the softmax
+            change /= ctx.temperature
             rows, above, below = _reach(band, radius, h)
             for columns in _bands(w):
                 there, left, right = _reach(columns, radius, w)
@@ -140,21 +160,22 @@ class _LocalCorrelation(Function):
                 queries, keys = q[:, band, columns], k[:, rows, there]
                 to_q[:, band, columns] = (scores @ keys.flatten(1, 2)).view(queries.shape)
                 to_k[:, rows, there] += (scores.transpose(1, 2) @ queries.flatten(1, 2)).view(keys.shape)
-        return (
-            to_q.div_(ctx.temperature).permute(0, 3, 1, 2),
-            to_k.div_(ctx.temperature).permute(0, 3, 1, 2),
-            None,
-            None,
-        )
+        return to_pair.permute(0, 1, 4, 2, 3), None, None
 
 
-def _score(q: Tensor, k: Tensor, band: slice, radius: int, *, outside: float, out: Tensor) -> None:
-    """Write the windows of a band of rows of q into `out` (B, rows, w, K, K), `outside` where no node of k is."""
+def _score(
+    q: Tensor, k: Tensor, band: slice, radius: int, *, outside: float, out: Tensor, scale: float = 1.0
+) -> None:
+    """Write the windows of a band of rows of q, times `scale`, into `out` (B, rows, w, K, K).
+
+    `outside` stands where no node of k is.
+    """
     _, h, w, _ = k.shape
     rows, above, below = _reach(band, radius, h)
     for columns in _bands(w):
         there, left, right = _reach(columns, radius, w)
-        product = q[:, band, columns].flatten(1, 2) @ k[:, rows, there].flatten(1, 2).transpose(1, 2)
+        queries, keys = q[:, band, columns].flatten(1, 2), k[:, rows, there].flatten(1, 2)
+        product = torch.baddbmm(q.new_zeros(()), queries, keys.transpose(1, 2), beta=0, alpha=scale)
         scores = product.view(len(q), *map(_length, (band, columns, rows, there)))
         if above or below or left or right:
             scores = F.pad(scores, (left, right, above, below), value=outside)
