@@ -2,6 +2,7 @@
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
@@ -29,6 +30,24 @@ def test_copies_of_the_encoder_share_its_memory_format():
         for network in (built.encoder, built.copy):
             assert network.conv1.weight.is_contiguous(memory_format=torch.channels_last) == wanted
         assert built.head.weight.is_contiguous()
+
+
+@pytest.mark.parametrize(("width", "cut", "wanted"), [(0.125, "layer2", False), (0.25, "layer2", True)])
+def test_narrow_encoders_keep_their_memory_format(width, cut, wanted):
+    """Otherwise oneDNN spoils the gradient of their strided shortcuts; here it is that of float64."""
+    method = nn.Module()
+    torch.manual_seed(0)
+    method.encoder = EncoderConfig(width=width, cut=cut).build()
+    module = make(method=method, channels_last=True)
+    assert module.channels_last == wanted
+    assert method.encoder.conv1.weight.is_contiguous(memory_format=torch.channels_last) == wanted
+    exact = copy.deepcopy(method.encoder).double()
+    images = torch.rand(2, 3, 96, 128)
+    batch = module.on_after_batch_transfer({"image": images}, 0)
+    method.encoder(batch["image"]).square().mean().backward()
+    exact(images.double()).square().mean().backward()
+    gradients = [network.layer2[0].downsample[0].weight.grad for network in (method.encoder, exact)]
+    torch.testing.assert_close(gradients[0].double(), gradients[1], rtol=1e-3, atol=1e-5)
 
 
 def test_seeds_of_steps_differ_in_every_argument():

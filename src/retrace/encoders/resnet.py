@@ -308,3 +308,19 @@ DEPTHS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
     "resnet101": (Bottleneck, (3, 4, 23, 3)),
 }
+
+
+def trains_channels_last(network: nn.Module) -> bool:
+    """Whether a network may be trained in channels-last memory on a CPU.
+
+    Not with a strided 1x1 convolution (a shortcut) of fewer than 16 input channels: in its backward pass oneDNN, as of
+    3.12, writes past its workspace (oneDNN issue 6035), which crashes or spoils gradients. So networks of a width below
+    a quarter keep torch's own order.
+    """
+    return not any(
+        isinstance(layer, nn.Conv2d)
+        and layer.kernel_size == (1, 1)
+        and max(layer.stride) > 1
+        and layer.in_channels < 16
+        for layer in network.modules()
+    )

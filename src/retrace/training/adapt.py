@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from retrace.encoders.heads import take_over
 from retrace.encoders.model import IMAGENET_MEAN, IMAGENET_STD, Model
-from retrace.encoders.resnet import ResNet
+from retrace.encoders.resnet import ResNet, trains_channels_last
 from retrace.errors import RetraceError, UsageError
 from retrace.methods.stfc3 import STFC3, STFC3Config, STFC3Views
 from retrace.training.schedule import ScheduleConfig, lr_factor
@@ -141,7 +141,8 @@ def _train(
     for layer in method.encoder.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.eval()  # crops of one video have other statistics than the whole frames that labels are carried over
-    method.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if trains_channels_last(method.encoder):
+        method.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(
         [
             {"params": list(method.encoder.parameters()), "lr": rates[0]},

@@ -125,7 +125,7 @@ class TrainConfig:
         sync_bn: statistics of batch normalisation over all processes; of a single one they are that anyway.
         compile: compile the encoder with torch.compile; said and left out where there is no compiler.
         precision: auto (bf16 on a GPU, 32 elsewhere), 32 or bf16.
-        channels_last: memory format of images and encoder.
+        channels_last: memory format of images and encoder; encoders narrower than a quarter go without.
         checkpoint: when to save.
         log: what to log.
         data: footage: videos, folders of videos or frames, list files.

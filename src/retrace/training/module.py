@@ -8,6 +8,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from retrace.encoders.resnet import trains_channels_last
 from retrace.training.schedule import OptimizerConfig, ScheduleConfig, lr_factor, make_optimizer
 
 
@@ -52,9 +53,9 @@ class TrainingModule(L.LightningModule):
         self.seed = seed
         self.accumulate = accumulate
         self.ema = ema
-        self.channels_last = channels_last
         encoder = self.encoder
-        if channels_last:
+        self.channels_last = channels_last and trains_channels_last(encoder)
+        if self.channels_last:
             copies = [
                 part for part in method.modules() if isinstance(part, type(encoder))
             ]  # a momentum encoder, a teacher
