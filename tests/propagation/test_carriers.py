@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from retrace.encoders import load
-from retrace.propagation.carriers import Carrier, Readout, Without
+from retrace.propagation.carriers import Carrier, GivenMasks, GivenPoints, Readout, Without
+from retrace.propagation.engine import Propagator
 from retrace.propagation.protocols import PROTOCOLS
 
 H, W, FRAMES, STEP = 64, 128, 5, 8
@@ -37,8 +38,8 @@ def iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
 
 
 def readout(protocol: str = "default") -> Carrier:
-    """Lab patches: exact on a texture that only moves."""
-    return Readout(load("lab-patches"), PROTOCOLS[protocol])
+    """Lab patches: exact on a texture that only moves. Frames come as small as they are."""
+    return Readout(load("lab-patches"), replace(PROTOCOLS[protocol], size=None))
 
 
 @pytest.mark.parametrize(
@@ -166,3 +167,51 @@ def test_coordinates_are_not_stretched() -> None:
         found.append((texture(), flow()[1]))
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "carrier",
+    [Without("copy"), Without("flow:dis"), readout(), readout("vfs-r18-davis"), readout("timecycle-davis")],
+    ids=lambda c: c.name if c.name != "lab-patches" else c.protocol.name,
+)
+def test_kinds_carried_together_are_as_alone(carrier: Carrier) -> None:
+    """Masks that begin in two frames, points likewise, points on pictures of another size that end early: equal."""
+    masks = {0: block(4, 3), 2: block(90, 2)}
+    points = {
+        0: np.array([[30.5, 30.5], [np.nan, np.nan]], np.float32),
+        2: np.array([[np.nan, np.nan], [40.5, 34.5]], np.float32),
+    }
+    large = {1: np.array([[80.5, 60.5]], np.float32)}
+    size = (2 * H, 2 * W)
+    kinds = [GivenMasks(masks), GivenPoints(points, (H, W)), GivenPoints(large, size, until=2)]
+    found = [finish() for finish in carrier.together(iter(video()), kinds)]
+    assert len(found) == FRAMES
+    alone = (
+        carrier.masks(iter(video()), masks),
+        carrier.points(iter(video()), points, (H, W)),
+        carrier.points(iter(video()), large, size),
+    )
+    for frame, (together, *expected) in enumerate(zip(found, *alone, strict=True)):
+        np.testing.assert_array_equal(together[0], expected[0]())
+        np.testing.assert_array_equal(together[1], expected[1]())
+        if frame <= 2:
+            np.testing.assert_array_equal(together[2], expected[2]())
+        else:
+            assert np.isnan(together[2]).all()
+
+
+def test_features_and_readout_once_for_all_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two kinds that begin together: one encoding a frame, one readout for every frame after the first."""
+    calls = {"encode": 0, "steps": 0}
+    for name in calls:
+        original = getattr(Propagator, name)
+
+        def counted(self: Propagator, *args: object, name: str = name, original: object = original) -> object:
+            calls[name] += 1
+            return original(self, *args)  # type: ignore[operator]
+
+        monkeypatch.setattr(Propagator, name, counted)
+    kinds = [GivenMasks({0: block(20)}), GivenPoints({0: np.array([[30.5, 30.5]], np.float32)}, (H, W))]
+    for finish in readout().together(iter(video()), kinds):
+        finish()
+    assert calls == {"encode": FRAMES, "steps": FRAMES - 1}

@@ -147,6 +147,8 @@ def test_wrong_order_and_wrong_grid(model):
     with pytest.raises(ValueError, match="expected"):
         propagator.seed(nodes, seed_labels(4, 8))
     propagator.seed(nodes, seed_labels())
+    with pytest.raises(ValueError, match=r"kinds of \[1\] channels"):
+        propagator.steps(nodes, [1])
     with pytest.raises(ValueError, match="nodes"):
         propagator.step(nodes[:-1])
 

@@ -51,6 +51,93 @@ def handed_out(sequence: Sequence[Ids]) -> dict[int, Ids]:
     return given
 
 
+class MaskScores:
+    """Scores every object in every frame as the carried masks come in, in order.
+
+    Args:
+        sequence: with a truth on some frames.
+        submission: receives a PNG per frame.
+        first_and_last: False leaves out frame 0 and the last frame (DAVIS); True scores all annotated frames after
+            the one in which an object begins (YouTube-VOS).
+        path: of a PNG, with {sequence} and {frame}.
+
+    Attributes:
+        given: frame -> ids of the objects that begin there, to be carried.
+
+    Errors: RetraceError naming the sequence and what is wrong with it.
+    """
+
+    def __init__(
+        self, sequence: Sequence[Ids], submission: Submission, *, first_and_last: bool, path: str
+    ) -> None:
+        """See the class."""
+        self.given = handed_out(sequence)
+        self._sequence = sequence
+        self._submission = submission
+        self._path = path
+        self._objects = sorted(sequence.objects)
+        last = sequence.num_frames - 1
+        self._scored = [t for t in sequence.annotated if (first_and_last or 0 < t < last)]
+        self._wanted = set(self._scored)
+        self._values: dict[int, list[tuple[int, float, float]]] = {i: [] for i in self._objects}
+        self._sizes: dict[int, list[float]] = {i: [] for i in self._objects}
+        self._confusion = OBJECTS.empty()
+
+    def add(self, frame: int, prediction: Ids) -> None:
+        """Write the masks of a frame, and score them where there is a truth."""
+        sequence, objects = self._sequence, self._objects
+        name = self._path.format(sequence=sequence.name, frame=frame_name(sequence, frame))
+        self._submission.mask(name, prediction)
+        if frame not in self._wanted:
+            return
+        truth = sequence.truth(frame)
+        assert truth is not None
+        here = [i for i in objects if frame > sequence.objects[i]]
+        table = counts(prediction, truth, objects)
+        for i, (j, f) in zip(here, frame_scores(prediction, truth, here), strict=True):
+            self._values[i].append((frame, float(j), float(f)))
+            self._sizes[i].append(float(table[i].sum() / truth.size))
+        self._confusion += count_objects(table, here, truth.size)
+
+    def result(self) -> SequenceResult:
+        """Everything, when all frames came in."""
+        rows = []
+        for i in self._objects:
+            if not self._values[i]:
+                continue
+            j, f = (statistics(np.array([v[k] for v in self._values[i]])) for k in (1, 2))
+            rows.append(
+                {
+                    "object": i,
+                    "J": j.mean,
+                    "J_recall": j.recall,
+                    "J_decay": j.decay,
+                    "F": f.mean,
+                    "F_recall": f.recall,
+                    "F_decay": f.decay,
+                    "size": mean_of_numbers(self._sizes[i]),
+                }
+            )
+        found = (value for values in self._values.values() for value in values)
+        per_frame: dict[int, list[tuple[float, float]]] = {t: [] for t in self._scored}
+        for frame, j_value, f_value in found:
+            per_frame[frame].append((j_value, f_value))
+        times = [t for t in self._scored if per_frame[t]]
+        return SequenceResult(
+            self._sequence.name,
+            self._sequence.num_frames,
+            len(times),
+            _means(rows),
+            rows,
+            {
+                "frame": [float(t) for t in times],
+                "J": [float(np.mean([j for j, _ in per_frame[t]])) for t in times],
+                "F": [float(np.mean([f for _, f in per_frame[t]])) for t in times],
+            },
+            {"confusion_by_size": self._confusion.tolist()},
+        )
+
+
 def score_masks(
     sequence: Sequence[Ids],
     carrier: Carrier,
@@ -59,74 +146,10 @@ def score_masks(
     first_and_last: bool,
     path: str,
 ) -> SequenceResult:
-    """Carry the masks of one sequence and score every object in every frame.
-
-    Args:
-        sequence: with a truth on some frames.
-        carrier: carries.
-        submission: receives a PNG per frame.
-        first_and_last: False leaves out frame 0 and the last frame (DAVIS); True scores all annotated frames after
-            the one in which an object begins (YouTube-VOS).
-        path: of a PNG, with {sequence} and {frame}.
-
-    Errors: RetraceError naming the sequence and what is wrong with it.
-    """
-    given = handed_out(sequence)
-    objects = sorted(sequence.objects)
-    last = sequence.num_frames - 1
-    scored = [t for t in sequence.annotated if (first_and_last or 0 < t < last)]
-    values: dict[int, list[tuple[int, float, float]]] = {i: [] for i in objects}
-    sizes: dict[int, list[float]] = {i: [] for i in objects}
-    confusion = OBJECTS.empty()
-
-    def one(frame: int, prediction: Ids) -> None:
-        submission.mask(path.format(sequence=sequence.name, frame=frame_name(sequence, frame)), prediction)
-        if frame not in wanted:
-            return
-        truth = sequence.truth(frame)
-        assert truth is not None
-        here = [i for i in objects if frame > sequence.objects[i]]
-        table = counts(prediction, truth, objects)
-        for i, (j, f) in zip(here, frame_scores(prediction, truth, here), strict=True):
-            values[i].append((frame, float(j), float(f)))
-            sizes[i].append(float(table[i].sum() / truth.size))
-        confusion[:] += count_objects(table, here, truth.size)
-
-    wanted = set(scored)
-    carry(carrier.masks(read_frames(sequence), given), one, sequence.num_frames, sequence.name)
-    rows = []
-    for i in objects:
-        if not values[i]:
-            continue
-        j, f = (statistics(np.array([v[k] for v in values[i]])) for k in (1, 2))
-        rows.append(
-            {
-                "object": i,
-                "J": j.mean,
-                "J_recall": j.recall,
-                "J_decay": j.decay,
-                "F": f.mean,
-                "F_recall": f.recall,
-                "F_decay": f.decay,
-                "size": mean_of_numbers(sizes[i]),
-            }
-        )
-    per_frame = {t: [(j, f) for i in objects for at, j, f in values[i] if at == t] for t in scored}
-    times = [t for t in scored if per_frame[t]]
-    result = SequenceResult(
-        sequence.name,
-        sequence.num_frames,
-        len(times),
-        _means(rows),
-        rows,
-        {
-            "frame": [float(t) for t in times],
-            "J": [float(np.mean([j for j, _ in per_frame[t]])) for t in times],
-            "F": [float(np.mean([f for _, f in per_frame[t]])) for t in times],
-        },
-        {"confusion_by_size": confusion.tolist()},
-    )
-    return result
+    """Carry the masks of one sequence and score them; see `MaskScores`."""
+    scores = MaskScores(sequence, submission, first_and_last=first_and_last, path=path)
+    carry(carrier.masks(read_frames(sequence), scores.given), scores.add, sequence.num_frames, sequence.name)
+    return scores.result()
 
 
 def frame_name(sequence: Sequence[Any], frame: int) -> str:

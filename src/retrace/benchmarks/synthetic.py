@@ -7,6 +7,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from retrace.benchmarks.carrying import carry, read_frames
-from retrace.benchmarks.masks import DAVIS_PATH, score_masks
+from retrace.benchmarks.masks import DAVIS_PATH, MaskScores
 from retrace.benchmarks.masks import METRICS as MASK_METRICS
 from retrace.benchmarks.poses import mean_over_sequences
 from retrace.benchmarks.records import Benchmark, Metric, SequenceResult, Submission
@@ -23,7 +24,7 @@ from retrace.datasets.records import Dataset, Made, Sequence
 from retrace.formats.davis_png import read_mask
 from retrace.metrics.boxes import iou
 from retrace.metrics.ratios import mean_of_numbers
-from retrace.propagation.carriers import Carrier
+from retrace.propagation.carriers import Carrier, Given, GivenMasks, GivenPoints, Places
 from retrace.synthetic import Scene, SceneConfig, render
 
 SEED, SCENES = 20_000, 20
@@ -89,48 +90,56 @@ def _score(
     submission: Submission,
     options: Mapping[str, str],
 ) -> SequenceResult:
-    number = int(sequence.name.removeprefix("scene-"))
+    """Masks, keypoints and the lattices of flow ride on one pass over the frames."""
+    truth = scene(int(sequence.name.removeprefix("scene-")))
+    size = (CONFIG.height, CONFIG.width)
     first = sequence.read(0)
     shown = {i: 0 for i in sequence.objects if (first == i).any()}  # the others have no label to carry
-    masks = score_masks(
-        replace(sequence, objects=shown), carrier, submission, first_and_last=False, path=DAVIS_PATH
-    )
-    scores = {key: masks.scores[key] for key in ("J&F", "J", "F")}
-    scores["PCK@0.1"] = _keypoints(sequence, carrier, number)
-    scores["box_IoU"] = _boxes(submission, sequence, number, sorted(shown))
-    scores["EPE"] = _flow(carrier, number)
-    return replace(masks, scores=scores)
+    masks = MaskScores(replace(sequence, objects=shown), submission, first_and_last=False, path=DAVIS_PATH)
+    lattice = _lattice()
+    given: list[Given] = [GivenMasks(masks.given)]
+    given += [GivenPoints({frame: lattice}, size, until=frame + 1) for frame in FLOW_PAIRS]
+    begin = truth.keypoints_visible[0].numpy()
+    if begin.any():
+        keypoints = np.where(begin[:, None], truth.keypoints[0].numpy(), np.nan).astype(np.float32)
+        given.append(GivenPoints({0: keypoints}, size))
+    moved: dict[int, Places] = {}
+    found = np.full(truth.keypoints.shape, np.nan)
+
+    def one(frame: int, labels: tuple[Any, ...]) -> None:
+        masks.add(frame, labels[0])
+        for pair, places in zip(FLOW_PAIRS, labels[1:], strict=False):
+            if frame == pair + 1:
+                moved[pair] = places
+        if begin.any():
+            found[frame] = labels[-1]
+
+    carry(carrier.together(read_frames(sequence), given), one, sequence.num_frames, sequence.name)
+    result = masks.result()
+    scores = {key: result.scores[key] for key in ("J&F", "J", "F")}
+    scores["PCK@0.1"] = _keypoints(truth, found)
+    scores["box_IoU"] = _boxes(submission, sequence, truth, sorted(shown))
+    scores["EPE"] = _flow(truth, moved)
+    return replace(result, scores=scores)
 
 
-def _keypoints(sequence: Sequence[NDArray[np.uint8]], carrier: Carrier, number: int) -> float:
-    """Share of the visible keypoints within 0.1 of the longer side of their object's box."""
-    truth = scene(number)
+def _keypoints(truth: Scene, found: NDArray[np.float64]) -> float:
+    """Share of the visible keypoints within 0.1 of the longer side of their object's box; `found` is (T, K, 2)."""
     xy, visible = truth.keypoints.numpy(), truth.keypoints_visible.numpy()  # (T, K, 2), (T, K)
-    begin = visible[0]
-    if not begin.any():
-        return float("nan")
     owners = truth.keypoint_object.numpy() - 1
     boxes = truth.boxes.numpy()[:, owners]  # (T, K, 4)
     sides = (boxes[..., 2:] - boxes[..., :2]).max(-1)
-    found = np.full(xy.shape, np.nan)
-
-    def one(frame: int, places: NDArray[np.float32]) -> None:
-        found[frame] = places
-
-    given = {0: np.where(begin[:, None], xy[0], np.nan).astype(np.float32)}
-    size = (CONFIG.height, CONFIG.width)
-    carry(carrier.points(read_frames(sequence), given, size), one, sequence.num_frames, sequence.name)
-    counted = visible & begin
+    counted = visible & visible[0]
     counted[0] = False
     right = np.linalg.norm(found - xy, axis=-1) <= 0.1 * sides
     return float(right[counted].mean()) if counted.any() else float("nan")
 
 
 def _boxes(
-    submission: Submission, sequence: Sequence[NDArray[np.uint8]], number: int, objects: list[int]
+    submission: Submission, sequence: Sequence[NDArray[np.uint8]], scene: Scene, objects: list[int]
 ) -> float:
     """Mean IoU of the boxes round the carried masks, where the object shows; a lost object has 0."""
-    truth = scene(number).boxes.numpy()  # (T, N, 4) edges
+    truth = scene.boxes.numpy()  # (T, N, 4) edges
     values = []
     for frame in range(1, sequence.num_frames):
         path = submission.folder / DAVIS_PATH.format(sequence=sequence.name, frame=f"{frame:05d}")
@@ -145,22 +154,27 @@ def _boxes(
     return mean_of_numbers(values)
 
 
-def _flow(carrier: Carrier, number: int) -> float:
-    """Mean error, pixels, of places on a lattice that are seen in both frames; a lost place has not moved."""
-    truth = scene(number)
-    size = (CONFIG.height, CONFIG.width)
-    ys, xs = (np.arange(SPACING // 2, side, SPACING) for side in size)
+def _lattice() -> Places:
+    """Places (n, 2) that flow is measured at, x and y in pixels."""
+    ys, xs = (np.arange(SPACING // 2, side, SPACING) for side in (CONFIG.height, CONFIG.width))
     rows, columns = (axis.ravel() for axis in np.meshgrid(ys, xs, indexing="ij"))
-    start = np.stack([columns, rows], 1).astype(np.float32) + 0.5
+    return np.stack([columns, rows], 1).astype(np.float32) + np.float32(0.5)
+
+
+def _flow(truth: Scene, moved: Mapping[int, Places]) -> float:
+    """Mean error, pixels, of the lattice's places that are seen in both frames; a lost place has not moved.
+
+    `moved` has, for every frame of FLOW_PAIRS, where the places are in the next one, (n, 2).
+    """
+    start = _lattice()
+    columns, rows = start.astype(np.int64).T
     errors = []
-    for frame in FLOW_PAIRS:
-        pair = truth.frames[frame : frame + 2].permute(0, 2, 3, 1).numpy()
-        *_, finish = carrier.points(iter(pair), {0: start}, size)
-        moved = finish() - start
-        moved = np.where(np.isfinite(moved), moved, 0)
+    for frame, places in moved.items():
+        shift = places - start
+        shift = np.where(np.isfinite(shift), shift, 0)
         flow = truth.flow[frame, :, rows, columns].numpy().T
         seen = ~truth.occluded[frame, rows, columns].numpy()
-        errors.append(np.linalg.norm(moved - flow, axis=1)[seen])
+        errors.append(np.linalg.norm(shift - flow, axis=1)[seen])
     return mean_of_numbers(np.concatenate(errors))
 
 

@@ -10,7 +10,9 @@ of every frame. Objects may begin in any frame. What it hands back is a function
 import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Literal, Protocol, TypeVar
+from dataclasses import dataclass
+from itertools import tee
+from typing import Any, Literal, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -40,6 +42,26 @@ Rects = NDArray[np.floating]
 Value = TypeVar("Value")
 
 
+@dataclass(frozen=True)
+class GivenMasks:
+    """Masks to carry, as `Carrier.masks` takes them."""
+
+    given: Mapping[int, Ids]
+
+
+@dataclass(frozen=True)
+class GivenPoints:
+    """Points to carry, as `Carrier.points` takes them."""
+
+    given: Mapping[int, Places]
+    size: tuple[int, int]
+    until: int | None = None
+    """Last frame in which they are asked for; later they are NaN. None: to the end."""
+
+
+Given = GivenMasks | GivenPoints
+
+
 class Carrier(Protocol):
     """Carries masks, points and paint, and says where pixels come from."""
 
@@ -66,6 +88,18 @@ class Carrier(Protocol):
             size: (H, W) of that picture.
 
         Yields: for every frame a function that gives (K, 2) float32; NaN where not (yet) there.
+        """
+
+    def together(
+        self, frames: Iterable[Pixels], given: Sequence[Given]
+    ) -> Iterator[Callable[[], tuple[Any, ...]]]:
+        """Carry labels of several kinds in one pass over the frames.
+
+        Args:
+            frames: (H', W', 3) RGB, all of one size.
+            given: the kinds, at least one.
+
+        Yields: for every frame a function that gives the labels of every kind, each as `masks` or `points` alone would.
         """
 
     def flows(
@@ -152,14 +186,38 @@ class Without:
         """See BoxCarrier."""
         return self._rows(frames, given, "boxes")
 
+    def together(
+        self, frames: Iterable[Pixels], given: Sequence[Given]
+    ) -> Iterator[Callable[[], tuple[Any, ...]]]:
+        """See Carrier. Each kind has a baseline of its own."""
+        kinds = [
+            self._alone(shared, kind) for shared, kind in zip(tee(frames, len(given)), given, strict=True)
+        ]
+        for finish in zip(*kinds, strict=True):
+            yield _all(finish)
+
+    def _alone(self, frames: Iterable[Pixels], kind: Given) -> Iterator[Callable[[], Any]]:
+        if isinstance(kind, GivenMasks):
+            return self.masks(frames, kind.given)
+        fitted = (_at(image, kind.size) for image in frames)
+        return self._rows(fitted, kind.given, "keypoints", until=kind.until)
+
     def _rows(
-        self, frames: Iterable[Pixels], given: Mapping[int, Rects], kind: Literal["keypoints", "boxes"]
+        self,
+        frames: Iterable[Pixels],
+        given: Mapping[int, Rects],
+        kind: Literal["keypoints", "boxes"],
+        *,
+        until: int | None = None,
     ) -> Iterator[Callable[[], Places]]:
-        """Labels that are rows of numbers; a row is NaN until it is given."""
+        """Labels that are rows of numbers; a row is NaN until it is given, and after frame `until`."""
         baseline = self._make()
         nowhere = np.full_like(next(iter(given.values())), np.nan, dtype=np.float32)
         held: Places | None = None
         for index, image in enumerate(frames):
+            if until is not None and index > until:
+                yield _constant(nowhere)
+                continue
             if held is not None:
                 held = getattr(baseline.step(image), kind)
                 assert held is not None
@@ -224,40 +282,73 @@ class Readout:
 
     def masks(self, frames: Iterable[Pixels], given: Mapping[int, Ids]) -> Iterator[Callable[[], Ids]]:
         """See Carrier."""
-        size = next(iter(given.values())).shape
-        walks: list[tuple[Propagator, MaskCodec]] = []
-        geometry: Geometry | None = None
-        for index, image in enumerate(frames):
-            nodes, geometry = self._encode(image, size, geometry)
-            steps = [walk.step(nodes) for walk, _ in walks]
-            new = given.get(index)
-            finish = [_decode(codec, step) for (_, codec), step in zip(walks, steps, strict=True)]
-            if len(walks) > 1:
-                finish = [self._merged(walks, steps, geometry)]
-            if new is not None and new.any():
-                codec = self.protocol.mask_codec(_ids_in(new), geometry)
-                walk = copy.copy(self._engine)
-                walk.seed(nodes, codec.encode(new))
-                walks.append((walk, codec))
-            yield _finished(finish, new, size)
+        return (_only(finish) for finish in self.together(frames, [GivenMasks(given)]))
 
     def points(
         self, frames: Iterable[Pixels], given: Mapping[int, Places], size: tuple[int, int]
     ) -> Iterator[Callable[[], Places]]:
         """See Carrier."""
-        walks: list[tuple[Propagator, KeypointCodec, NDArray[np.intp]]] = []
-        total = len(next(iter(given.values())))
-        geometry: Geometry | None = None
+        return (_only(finish) for finish in self.together(frames, [GivenPoints(given, size)]))
+
+    def together(
+        self, frames: Iterable[Pixels], given: Sequence[Given]
+    ) -> Iterator[Callable[[], tuple[Any, ...]]]:
+        """See Carrier. What begins in the same frame, and is asked for as long, is read at once."""
+        walks: list[_Walk] = []
+        sizes = [_size_of(kind) for kind in given]
+        geometry: list[Geometry] = []
         for index, image in enumerate(frames):
-            nodes, geometry = self._encode(image, size, geometry)
-            found = [(codec, walk.step(nodes), rows) for walk, codec, rows in walks]
-            new = given.get(index)
-            if new is not None and (begin := np.flatnonzero(np.isfinite(new[:, 0]))).size:
-                codec = self.protocol.keypoint_codec([str(k) for k in begin], geometry)
-                walk = copy.copy(self._engine)
-                walk.seed(nodes, codec.encode(new[begin]))
-                walks.append((walk, codec, begin))
-            yield _placed(found, new, total)
+            nodes, network = self._nodes(image)
+            geometry = geometry or [self._geometry(size, network) for size in sizes]
+            walks = [walk for walk in walks if walk.until is None or index <= walk.until]
+            found: list[list[tuple[_Part, Step]]] = [[] for _ in given]
+            for walk in walks:
+                steps = walk.engine.steps(nodes, [part.channels for part in walk.parts])
+                for part, step in zip(walk.parts, steps, strict=True):
+                    found[part.kind].append((part, step))
+            yield _all(
+                [
+                    self._finish(kind, here, index, places)
+                    for kind, here, places in zip(given, found, geometry, strict=True)
+                ]
+            )
+            walks += self._begun(nodes, given, index, geometry)
+
+    def _begun(
+        self, nodes: Tensor, given: Sequence[Given], index: int, geometry: Sequence[Geometry]
+    ) -> list["_Walk"]:
+        """The walks of what begins in a frame: one for all kinds that are asked for as long."""
+        begun: dict[int | None, list[tuple[_Part, Tensor]]] = {}
+        for number, (kind, places) in enumerate(zip(given, geometry, strict=True)):
+            if isinstance(kind, GivenMasks):
+                ids = kind.given.get(index)
+                if ids is not None and ids.any():
+                    masks = self.protocol.mask_codec(_ids_in(ids), places)
+                    labels = masks.encode(ids)
+                    part = _Part(number, len(labels), masks)
+                    begun.setdefault(None, []).append((part, labels))
+            else:
+                xy = kind.given.get(index)
+                if xy is not None and (rows := np.flatnonzero(np.isfinite(xy[:, 0]))).size:
+                    points = self.protocol.keypoint_codec([str(k) for k in rows], places)
+                    labels = points.encode(xy[rows])
+                    part = _Part(number, len(labels), points, rows)
+                    begun.setdefault(kind.until, []).append((part, labels))
+        walks = []
+        for until, parts in begun.items():
+            engine = copy.copy(self._engine)
+            engine.seed(nodes, torch.cat([labels for _, labels in parts]))
+            walks.append(_Walk(engine, [part for part, _ in parts], until))
+        return walks
+
+    def _finish(
+        self, kind: Given, found: list[tuple["_Part", Step]], index: int, geometry: Geometry
+    ) -> Callable[[], Any]:
+        """What finishes the labels of a kind, from all walks that carry some of it."""
+        if isinstance(kind, GivenPoints):
+            return _placed(found, kind.given.get(index), len(next(iter(kind.given.values()))))
+        codec, step = self._merged(found, geometry) if len(found) > 1 else _single(found)
+        return _finished(codec, step, kind.given.get(index), geometry.frame)
 
     def flows(
         self, frames: Iterable[Pixels], gaps: Sequence[int], size: tuple[int, int], *, smooth: bool = False
@@ -297,31 +388,57 @@ class Readout:
         self, image: Pixels, size: tuple[int, ...], geometry: Geometry | None
     ) -> tuple[Tensor, Geometry]:
         """Nodes of a frame, and where they are on pictures of `size`."""
+        nodes, network = self._nodes(image)
+        return nodes, geometry or self._geometry(size, network)
+
+    def _nodes(self, image: Pixels) -> tuple[Tensor, tuple[int, int]]:
+        """Nodes of a frame, and the size (H, W) that the encoder saw it at."""
         tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)  # (3, H', W')
         small = resize_image(tensor, self.protocol.size)
-        if geometry is None:
-            network = (small.shape[1], small.shape[2])
-            geometry = Geometry(
-                (size[0], size[1]),
-                network,
-                self._engine.grid(*network),
-                self._model.stride,
-                self._model.origin,
-                self._model.padding(*network),
-            )
-        return self._engine.encode(small), geometry
+        return self._engine.encode(small), (small.shape[1], small.shape[2])
 
-    def _merged(
-        self, walks: list[tuple[Propagator, MaskCodec]], steps: list[Step], geometry: Geometry
-    ) -> Callable[[], Ids]:
-        """One map of the soft labels of several walks."""
+    def _geometry(self, size: tuple[int, ...], network: tuple[int, int]) -> Geometry:
+        return Geometry(
+            (size[0], size[1]),
+            network,
+            self._engine.grid(*network),
+            self._model.stride,
+            self._model.origin,
+            self._model.padding(*network),
+        )
+
+    def _merged(self, found: list[tuple["_Part", Step]], geometry: Geometry) -> tuple[MaskCodec, Step]:
+        """The soft labels of several walks as those of one."""
+        steps = [step for _, step in found]
         background = torch.stack([step.labels[0] for step in steps]).amin(0, keepdim=True)
-        owners = [int(i) for _, codec in walks for i in codec.channel_to_id[1:]]
+        owners = [int(name) for part, _ in found for name in part.codec.names]
         order = np.argsort(owners)
         objects = torch.cat([step.labels[1:] for step in steps])[torch.from_numpy(order)]
         codec = self.protocol.mask_codec(sorted(owners), geometry)
         confidence = torch.stack([step.confidence for step in steps]).amax(0)
-        return _decode(codec, Step(torch.cat([background, objects]), confidence))
+        return codec, Step(torch.cat([background, objects]), confidence)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Labels of one kind in a walk."""
+
+    kind: int
+    """Which one."""
+    channels: int
+    codec: MaskCodec | KeypointCodec
+    rows: NDArray[np.intp] | None = None
+    """Of points: their rows among all of the kind."""
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """Labels that began in the same frame."""
+
+    engine: Propagator
+    parts: list[_Part]
+    until: int | None
+    """Last frame that is asked for."""
 
 
 def _labels(kind: Literal["keypoints", "boxes"], rows: Places) -> FrameLabels:
@@ -349,20 +466,35 @@ def _constant(value: Value) -> Callable[[], Value]:
     return lambda: value
 
 
-def _decode(codec: MaskCodec, step: Step) -> Callable[[], Ids]:
+def _all(finish: Iterable[Callable[[], Any]]) -> Callable[[], tuple[Any, ...]]:
+    kinds = tuple(finish)
+    return lambda: tuple(one() for one in kinds)
+
+
+def _only(finish: Callable[[], tuple[Any, ...]]) -> Callable[[], Any]:
+    return lambda: finish()[0]
+
+
+def _size_of(kind: Given) -> tuple[int, ...]:
+    """(H, W) of the picture that labels of a kind are on."""
+    return kind.size if isinstance(kind, GivenPoints) else next(iter(kind.given.values())).shape
+
+
+def _single(found: list[tuple[_Part, Step]]) -> tuple[MaskCodec | KeypointCodec | None, Step | None]:
+    """Codec and soft labels of the only walk there is, if there is one."""
+    return (found[0][0].codec, found[0][1]) if found else (None, None)
+
+
+def _finished(
+    codec: MaskCodec | KeypointCodec | None, step: Step | None, new: Ids | None, size: tuple[int, int]
+) -> Callable[[], Ids]:
+    """Masks that were carried, if any were, and over them what is given."""
+
     def finish() -> Ids:
-        masks = codec.decode(step.labels, step.confidence).masks
-        assert masks is not None
-        return masks
-
-    return finish
-
-
-def _finished(carried: list[Callable[[], Ids]], new: Ids | None, size: tuple[int, ...]) -> Callable[[], Ids]:
-    """What was carried, and over it what is given."""
-
-    def finish() -> Ids:
-        held = carried[0]() if carried else np.zeros(size, np.uint8)
+        held: Ids | None = np.zeros(size, np.uint8)
+        if codec is not None and step is not None:
+            held = codec.decode(step.labels, step.confidence).masks
+        assert held is not None
         return held if new is None else pasted(held, new)
 
     return finish
@@ -381,17 +513,16 @@ def _displaced(codec: CoordinateCodec, read: Mapping[int, Tensor]) -> Callable[[
     return lambda: {gap: codec.decode(labels) for gap, labels in read.items()}
 
 
-def _placed(
-    found: list[tuple[KeypointCodec, Step, NDArray[np.intp]]], new: Places | None, total: int
-) -> Callable[[], Places]:
+def _placed(found: list[tuple[_Part, Step]], new: Places | None, total: int) -> Callable[[], Places]:
     """Points of all walks in their rows, and over them those that are given."""
 
     def finish() -> Places:
         places = np.full((total, 2), np.nan, np.float32)
-        for codec, step, rows in found:
-            labels: FrameLabels = codec.decode(step.labels, step.confidence)
+        for part, step in found:
+            labels: FrameLabels = part.codec.decode(step.labels, step.confidence)
             assert labels.keypoints is not None
-            places[rows] = labels.keypoints
+            assert part.rows is not None
+            places[part.rows] = labels.keypoints
         return places if new is None else np.where(np.isfinite(new), new, places).astype(np.float32)
 
     return finish

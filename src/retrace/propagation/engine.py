@@ -1,6 +1,7 @@
 """The propagation engine: frames in, soft labels out, memory that does not grow with the video."""
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -117,12 +118,27 @@ class Propagator:
 
         Errors: ValueError before `seed`, or when the grid changed.
         """
+        return self.steps(nodes, [self._values.shape[-1]])[0]
+
+    def steps(self, nodes: Tensor, channels: Sequence[int]) -> list[Step]:
+        """As `step`, where labels of several kinds were seeded one behind the other: they are read at once.
+
+        Args:
+            nodes: (h, w, C) from `encode`, same size as the seed's.
+            channels: of every kind, in their order; together the L of the seed.
+
+        Returns: a Step of every kind, each with the confidence that it would have alone.
+
+        Errors: ValueError before `seed`, when the grid changed, or for another number of channels.
+        """
         if self._time == 0:
             raise ValueError("step() before seed(): give the labelled frame first")
         if nodes.shape != self._keys.shape[1:]:
             raise ValueError(
                 f"a frame of {tuple(nodes.shape)} nodes after one of {tuple(self._keys.shape[1:])}"
             )
+        if sum(channels) != self._values.shape[-1]:
+            raise ValueError(f"kinds of {list(channels)} channels; {self._values.shape[-1]} were seeded")
         protocol = self.protocol
         nodes = self._compared(nodes)
         frames = context_frames(self._time, protocol.num_context, protocol.recent, protocol.add_first)
@@ -146,9 +162,8 @@ class Propagator:
                 self._ring.rotate(-1)
             else:
                 self._time += 1
-            share = labels.amax(0) / labels.sum(0).clamp_min(1e-6)
-            confidence = (share * reading.similarity.clamp(0, 1)).clamp(0, 1)
-        return Step(stored, confidence)
+            kinds = zip(torch.split(labels, list(channels)), torch.split(stored, list(channels)), strict=True)
+            return [Step(kept, _confidence(read, reading.similarity)) for read, kept in kinds]
 
     def _store(self, nodes: Tensor, labels: Tensor, *, slot: int) -> None:
         """Put a frame into a slot of the ring; whatever stood there is forgotten."""
@@ -157,6 +172,12 @@ class Propagator:
         self._slots = {frame: place for frame, place in self._slots.items() if place != slot}
         self._slots[self._time] = slot
         self._time += 1
+
+
+def _confidence(labels: Tensor, similarity: Tensor) -> Tensor:
+    """(h, w) in [0, 1], see Step; of labels (L, h, w) as read, and mean affinities (h, w)."""
+    share = labels.amax(0) / labels.sum(0).clamp_min(1e-6)
+    return (share * similarity.clamp(0, 1)).clamp(0, 1)
 
 
 def stretch(labels: Tensor) -> Tensor:
