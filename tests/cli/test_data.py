@@ -250,3 +250,41 @@ def test_export(tmp_path: Path, capsys) -> None:
         assert sentence in error
         assert error.count("\n") == 1
     assert not (out / "cvat.xml").exists()
+
+
+def test_check_against_a_list(tree: Path, tmp_path: Path, capsys) -> None:
+    """What is missing, what is not listed, what is broken; status 1, and 0 where all is well."""
+    (tmp_path / "list.txt").write_text("good.mp4 0\ntext.mp4 1\ngone.mp4 2\n")
+    assert main(["data", "check", str(tree), "--list", str(tmp_path / "list.txt")]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "missing: gone.mp4"
+    assert out[1] == f"not listed: {tree / 'cut.mp4'}"
+    assert [line.split(":")[0] for line in out[2:4]] == ["broken", "damaged"]
+    assert out[4] == (
+        "2 of 3 entries of the list (paths) are there; 1 missing, 1 not listed, 1 broken, 1 damaged."
+    )
+    (tmp_path / "list.txt").write_text("good.mp4\n")
+    words = ["data", "check", str(tree / "good.mp4"), "--list", str(tmp_path / "list.txt"), "--json"]
+    assert main(words) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["listed"], report["missing"], report["extra"], report["broken"]) == (1, [], [], [])
+    assert main([*words, "--split", "train"]) == 2
+    assert "--list is of a training corpus" in capsys.readouterr().err
+
+
+def test_check_images_against_synsets(tmp_path: Path, capsys) -> None:
+    """A class is a folder; images that cannot be read are broken."""
+    for name in ("n01440764", "n01443537"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        Image.new("RGB", (20, 30)).save(tmp_path / "train" / name / f"{name}_1.JPEG")
+    (tmp_path / "train" / "n01440764" / "n01440764_2.JPEG").write_bytes(b"no image")
+    (tmp_path / "synsets.txt").write_text("n01440764 tench\nn01484850 great white shark\n")
+    assert main(["data", "check", str(tmp_path / "train"), "--list", str(tmp_path / "synsets.txt")]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "missing: n01484850"
+    assert out[1] == f"not listed: {tmp_path / 'train' / 'n01443537'}"
+    assert out[2].startswith("broken: ")
+    assert "n01440764_2.JPEG" in out[2]
+    assert out[3].startswith(
+        "1 of 2 entries of the list (classes) are there; 1 missing, 1 not listed, 1 broken"
+    )

@@ -116,8 +116,9 @@ def _shard_parser() -> Parser:
 def _check_parser() -> Parser:
     parser = Parser(
         description="Open every video and say which are broken, and why. Exit status 1 when one is broken or damaged. "
-        "With the name of a benchmark: open every file of its folder and say what is missing or odd. Exit status 1 "
-        "when a sequence cannot be evaluated.",
+        "With --list: also say what of a published list is missing, and what is not on it. Exit status 1 when anything "
+        "is missing. With the name of a benchmark: open every file of its folder and say what is missing or odd. Exit "
+        "status 1 when a sequence cannot be evaluated.",
     )
     parser.add_argument(
         "paths", nargs="+", metavar="PATH | BENCHMARK", help=f"{_PATHS_HELP}; or one of {', '.join(READERS)}"
@@ -128,6 +129,12 @@ def _check_parser() -> Parser:
         help="folder of the benchmark; default: looked for in the folder that the variable RETRACE_DATA names",
     )
     parser.add_argument("--split", metavar="NAME", help="part of the benchmark, such as val or train")
+    parser.add_argument(
+        "--list",
+        metavar="FILE",
+        help="the published list of a training corpus: Kinetics' CSV, YouTube-VOS' meta.json, ImageNet's synsets, or "
+        "one path per line (VLOG, ImageNet's train.txt)",
+    )
     parser.add_argument("--thorough", action="store_true", help=_THOROUGH_HELP)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
@@ -150,6 +157,8 @@ def _index_parser() -> Parser:
 def run(args: Namespace) -> int:
     """Do the chosen job, print the result, return the exit status."""
     job = args[args.job]
+    if args.job == "check" and job["list"] is not None:
+        return _check_list(job)
     if args.job == "check" and _is_benchmark(job):
         return _check_benchmark(job)
     if args.job == "shard":
@@ -169,6 +178,29 @@ def run(args: Namespace) -> int:
     if args.job == "check":
         return 1 if found.broken or found.damaged else 0
     return 0 if found.videos else 1
+
+
+def _check_list(job: Namespace) -> int:
+    if job.root is not None or job.split is not None:
+        raise UsageError(
+            "--list is of a training corpus, --root and --split are of a benchmark. Leave out the one or both."
+        )
+    report = data.check_list(job.paths, job["list"], thorough=job.thorough, progress=_bar)
+    if job.json:
+        print(json.dumps(asdict(report), indent=2, ensure_ascii=False))
+    else:
+        for name in report.missing:
+            print(f"missing: {name}")
+        for path in report.extra:
+            print(f"not listed: {path}")
+        _print_trouble([("broken", report.broken), ("damaged", report.damaged)])
+        there = report.listed - len(report.missing)
+        print(
+            f"{there:,} of {_count(report.listed, 'entry', 'entries')} of the list ({report.kind}) are there; "
+            f"{len(report.missing)} missing, {len(report.extra)} not listed, {len(report.broken)} broken, "
+            f"{len(report.damaged)} damaged."
+        )
+    return 1 if report.missing or report.broken or report.damaged else 0
 
 
 def _is_benchmark(job: Namespace) -> bool:
@@ -277,14 +309,18 @@ def _bar(paths: Iterable[Path]) -> Iterable[Path]:
 
 
 def _print(found: Index) -> None:
-    for kind, entries in (("broken", found.broken), ("damaged", found.damaged)):
-        for path, reason in entries:
-            # most sentences name the file themselves
-            print(f"{kind}: {reason}" if str(path) in reason else f"{kind}: {path}: {reason}")
+    _print_trouble([("broken", found.broken), ("damaged", found.damaged)])
     print(
         f"{_count(len(found.videos), 'video')} can be read ({_count(found.num_frames, 'frame')}, "
         f"{_duration(found.seconds)}), {len(found.damaged)} of them damaged; {len(found.broken)} broken."
     )
+
+
+def _print_trouble(kinds: Iterable[tuple[str, Iterable[tuple[Any, str]]]]) -> None:
+    for kind, entries in kinds:
+        for path, reason in entries:
+            # most sentences name the file themselves
+            print(f"{kind}: {reason}" if str(path) in reason else f"{kind}: {path}: {reason}")
 
 
 def _as_dict(found: Index) -> dict[str, object]:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from retrace.datasets import READERS, footage, reading, records, root_of
+from retrace.datasets.listing import compare, read_listing
 from retrace.datasets.records import Video
 from retrace.errors import RetraceError, UsageError
-from retrace.files import check_owner, is_leftover
+from retrace.files import check_owner, is_leftover, open_image
 from retrace.video.decode import BrokenVideo, probe
 from retrace.video.shards import ShardStore, ShardWriter, read_shard
 
@@ -59,6 +60,72 @@ def _damage(store: ShardStore, video: Video) -> str | None:
         except BrokenVideo as error:
             return str(error)
     return None
+
+
+@dataclass(frozen=True)
+class ListReport:
+    """What a folder has of a published list.
+
+    Attributes:
+        kind: of the list: "Kinetics", "YouTube-VOS", "classes" or "paths".
+        listed: entries of the list.
+        missing: entries that are not there.
+        extra: what is there and not listed.
+        broken: (path, sentence) of what cannot be read.
+        damaged: (path, sentence) of videos that can be read up to a break.
+    """
+
+    kind: str
+    listed: int
+    missing: list[str]
+    extra: list[str]
+    broken: list[tuple[str, str]]
+    damaged: list[tuple[str, str]]
+
+
+def check_list(
+    source: str | Path | Sequence[str | Path],
+    list_file: str | Path,
+    *,
+    thorough: bool = False,
+    progress: Progress | None = None,
+) -> ListReport:
+    """Compare what is there with the published list of a corpus, and open all of it.
+
+    Args:
+        source: As `check` takes it; of a list of images or classes of images, folders of images.
+        list_file: Kinetics' CSV, YouTube-VOS' meta.json, ImageNet's synsets, or one path per line (`datasets.listing`).
+        thorough: Decode every frame or image, to find damage in the middle.
+        progress: Wraps the paths while they are looked at, such as tqdm.
+
+    Errors: RetraceError when `source` does not exist or holds nothing, or the list cannot be read.
+    """
+    listing = read_listing(list_file)
+    given = [source] if isinstance(source, str | Path) else source
+    if listing.images:
+        paths = footage.find_images(source)
+        broken = []
+        for path in paths if progress is None else progress(paths):
+            try:
+                open_image(path, "frame", whole=thorough).close()
+            except RetraceError as error:
+                broken.append((path, str(error)))
+        damaged: list[tuple[Path, str]] = []
+        if listing.kind == "classes":
+            paths = list(dict.fromkeys(path.parent for path in paths))
+    else:
+        found = check(source, thorough=thorough, progress=progress)
+        broken, damaged = found.broken, found.damaged
+        paths = [*(video.path for video in found.videos), *(path for path, _ in broken)]
+    missing, extra = compare(listing, paths, [Path(part) for part in given])
+    return ListReport(
+        listing.kind,
+        len(listing.names),
+        missing,
+        sorted(str(path) for path in extra),
+        [(str(path), reason) for path, reason in broken],
+        [(str(path), reason) for path, reason in damaged],
+    )
 
 
 @dataclass(frozen=True)
