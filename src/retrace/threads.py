@@ -1,5 +1,7 @@
-"""Work beside other work: a thread that follows behind, and one that runs ahead."""
+"""Work beside other work: a thread that follows behind, one that runs ahead, and processes that leave none behind."""
 
+import multiprocessing
+import os
 import queue
 import threading
 import time
@@ -92,3 +94,19 @@ def ahead(frames: Iterator[Item], *, depth: int = 4) -> Iterator[tuple[Item, flo
     finally:
         stop.set()
         thread.join()
+
+
+def end_with_parent() -> None:
+    """In a process of `multiprocessing`: end it when the process that started it is gone, however that ended.
+
+    A pool's workers wait for work for ever when their parent is killed: nobody closes the queue.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

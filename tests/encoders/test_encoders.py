@@ -205,6 +205,20 @@ def test_load_torchvision_style_with_prefix_and_extra_keys(tmp_path):
     )
 
 
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), None])
+def test_weights_that_are_no_finite_numbers_are_refused(tmp_path, broken):
+    """A training that went wrong, or whole numbers under the names of weights."""
+    state = tiny().encoder.state_dict()
+    weight = state["layer1.0.conv1.weight"].clone()
+    if broken is None:
+        weight = weight.long()
+    else:
+        weight[0, 0, 0, 0] = broken
+    torch.save({**state, "layer1.0.conv1.weight": weight}, tmp_path / "w.pth")
+    with pytest.raises(RetraceError, match=r"no finite number in layer1\.0\.conv1\.weight"):
+        encoders.load(tmp_path / "w.pth")
+
+
 def test_match_names_every_difference():
     """Match names every difference."""
     own = TINY.build().state_dict()

@@ -124,6 +124,8 @@ def test_an_interrupted_run_continues(davis: Path, tmp_path: Path) -> None:
     cut.write_text(cut.read_text()[:100])
     damaged = out / "submission" / "two" / "00003.png"
     damaged.write_bytes(b"no mask")
+    left = damaged.with_name(".00004.7.partial.png")
+    left.write_bytes(b"of a process that was killed")
     told: list[str] = []
     again = evaluate(
         "davis2017", root=davis, model="copy", out=out, workers=1, progress=lambda name, _: told.append(name)
@@ -132,6 +134,7 @@ def test_an_interrupted_run_continues(davis: Path, tmp_path: Path) -> None:
     assert told == ["three", "one", "two"]
     assert again.scores == first.scores
     assert np.asarray(Image.open(damaged)).shape == (H, W)
+    assert not left.exists()
 
 
 def test_other_settings_do_not_mix(davis: Path, tmp_path: Path) -> None:
@@ -154,6 +157,7 @@ def test_a_bad_sequence_is_told_and_left_out(davis: Path, tmp_path: Path) -> Non
     counted = done.summary["sequences"]
     assert (counted["scored"], counted["asked"]) == (1, 3)
     assert "00003.jpg" in counted["excluded"]["two"]
+    assert [path.name for path in (out / "submission").iterdir()] == ["one"]
     assert "Annotations" in counted["excluded"]["three"]
     assert done.summary["status"] == "partial"
     page = (out / "report.html").read_text()
@@ -165,12 +169,15 @@ def test_a_bad_sequence_is_told_and_left_out(davis: Path, tmp_path: Path) -> Non
     assert again.summary["sequences_kept_from_an_earlier_run"] == 1
 
 
-def test_nothing_can_be_evaluated(davis: Path) -> None:
-    """Then it is an error."""
+def test_nothing_can_be_evaluated(davis: Path, tmp_path: Path) -> None:
+    """Then it is an error, and leaves nothing."""
     for name in ("one", "two", "three"):
         (davis / "JPEGImages" / "480p" / name / "00003.jpg").write_bytes(b"nothing")
     with pytest.raises(RetraceError, match="Not one sequence"):
         evaluate("davis2017", root=davis, model="copy", workers=1)
+    with pytest.raises(RetraceError, match="Not one sequence"):
+        evaluate("davis2017", root=davis, model="copy", out=tmp_path / "out", workers=1)
+    assert not (tmp_path / "out").exists()
 
 
 def test_comparing_two_runs(davis: Path, tmp_path: Path) -> None:

@@ -121,5 +121,14 @@ def test_wrong_use_of_shard(tmp_path: Path) -> None:
         data.shard(tmp_path / "z.mp4", tmp_path / "thesis")
     with pytest.raises(RetraceError, match="None of 1 videos can be read"):
         data.shard(tmp_path / "z.mp4", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
     with pytest.raises(RetraceError, match="quality is 0"):
         data.shard(tmp_path / "z.mp4", tmp_path / "out", quality=0)
+
+
+def test_a_shard_of_another_name_stays_beside_ours(shards: Path, make_video) -> None:
+    """Its name has no number; ours begin at 0."""
+    (shards / "shard-000000.tar").rename(shards / "shard-mine.tar")
+    (shards / "shard-000000.npz").unlink()
+    report = data.shard(make_video("new.mp4"), shards)
+    assert [Path(path).name for path in report.shards] == ["shard-000000.tar"]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -83,6 +84,17 @@ class Submission:
         """Have a file written by a function that takes its path; `name` is relative."""
         write(self.folder / name)
         self._note(name)
+
+    def discard(self) -> None:
+        """Remove the files again, and the folders that are empty then: of a sequence that turned out bad."""
+        for name in self.files:
+            (self.folder / name).unlink(missing_ok=True)
+            with suppress(OSError):  # other sequences have files there
+                for parent in (self.folder / name).parents:
+                    parent.rmdir()
+                    if parent == self.folder:
+                        break
+        self.files.clear()
 
     def _note(self, name: str) -> None:
         self.files[name] = sha256(self.folder / name)

@@ -20,6 +20,7 @@ import torch
 from retrace.benchmarks.records import CLASSIFIER, Job, SequenceResult, Store
 from retrace.datasets.records import Sequence
 from retrace.errors import RetraceError
+from retrace.threads import end_with_parent
 
 
 @dataclass
@@ -55,8 +56,14 @@ class Bench:
         """Carry, score and keep one sequence. Errors: RetraceError when it is bad."""
         start = time.perf_counter()
         submission = self.store.submission()
-        with one_thread(self.job.carrier.device):
-            result = self.benchmark.score(self._sequences[name], self._carrier, submission, self.job.options)
+        try:
+            with one_thread(self.job.carrier.device):
+                result = self.benchmark.score(
+                    self._sequences[name], self._carrier, submission, self.job.options
+                )
+        except RetraceError:
+            submission.discard()
+            raise
         result = replace(result, seconds=time.perf_counter() - start, peak_megabytes=peak_megabytes())
         self.store.save(result, submission)
         return result
@@ -138,6 +145,7 @@ _bench: Bench | None = None
 
 def _begin(job: Job) -> None:
     global _bench
+    end_with_parent()
     _bench = Bench(job)
 
 

@@ -213,7 +213,7 @@ def from_state_dict(
         card: what is known of it.
         head: tensors of its projector, to go on training from.
 
-    Errors: RetraceError when the encoder needs a key that is not there or has another shape.
+    Errors: RetraceError when the encoder needs a key that is not there, has another shape or holds no finite numbers.
     """
     encoder = config.build()
     unmatched = match(encoder.state_dict(), state)
@@ -224,7 +224,18 @@ def from_state_dict(
             "encoder that the weights were made for."
         )
     own = encoder.state_dict()
-    encoder.load_state_dict({key: state[key].to(own[key].dtype) if key in state else own[key] for key in own})
+    used = {key: state[key] for key in own if key in state}
+    broken = [
+        key
+        for key, tensor in used.items()
+        if own[key].is_floating_point() and not (tensor.is_floating_point() and tensor.isfinite().all())
+    ]
+    if broken:
+        raise RetraceError(
+            f"The weights of {name!r} hold what is no finite number in {_some(tuple(broken))}. Give a checkpoint from "
+            "before the training went wrong, or download it again."
+        )
+    encoder.load_state_dict({key: used[key].to(own[key].dtype) if key in used else own[key] for key in own})
     full = {**(card or {}), "encoder": asdict(config), "unmatched": list(unmatched.unexpected)}
     return Model(
         encoder.eval(),

@@ -240,8 +240,8 @@ def _from_mapping(labels: Mapping[Any, Any], size: tuple[int, int], kind: str) -
     text = json.dumps(labels, sort_keys=True, default=float).encode()
     sha = hashlib.sha256(text).hexdigest()
     if actual == "boxes":
-        return LabelSet("boxes", dict(boxes_from_object(labels, size=size)), "dict", sha)
-    return LabelSet("keypoints", dict(keypoints_from_object(labels, size=size)), "dict", sha)
+        return LabelSet("boxes", dict(boxes_from_object(labels, size=size)), "The list of boxes", sha)
+    return LabelSet("keypoints", dict(keypoints_from_object(labels, size=size)), "The list of keypoints", sha)
 
 
 def _array_kind(array: NDArray[Any], kind: str) -> Kind:

@@ -71,7 +71,7 @@ def read_lines(path: Path, what: str) -> list[str]:
 
 
 def number(value: Any, where: str) -> float:
-    """Turn a JSON number or CSV cell into a finite float.
+    """Turn a JSON number or CSV cell into a float that can be a place in pixels: finite, a thousand million at most.
 
     Errors: RetraceError naming `where`.
     """
@@ -79,8 +79,10 @@ def number(value: Any, where: str) -> float:
         result = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         result = math.nan
-    if not math.isfinite(result):
-        raise RetraceError(f"{where} is {_short(value)}; expected a number.")
+    if not abs(result) <= 1e9:  # NaN is not
+        raise RetraceError(
+            f"{where} is {_short(value)}; expected a number{' of pixels' if abs(result) > 1e9 else ''}."
+        )
     return result
 
 

@@ -90,6 +90,12 @@ class SiamFCConfig:
             )
         if not 0 <= self.window_influence <= 1:
             raise ValueError(f"window_influence is {self.window_influence}; expected a share from 0 to 1")
+        if not 0 <= self.scale_rate <= 1:
+            raise ValueError(f"scale_rate is {self.scale_rate}; expected a share from 0 to 1")
+        if not self.scale_step > 0:
+            raise ValueError(f"scale_step is {self.scale_step}; expected a factor above 0")
+        if not self.scale_penalty >= 0:
+            raise ValueError(f"scale_penalty is {self.scale_penalty}; expected a factor from 0 on")
 
     @property
     def scales(self) -> tuple[float, ...]:

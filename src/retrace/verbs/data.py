@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -184,6 +185,7 @@ def shard(
     there = {video.path.name for path in sorted(out.glob("shard-*.tar")) for video in read_shard(path)}
     paths = footage.find_videos(source)
     new = [(key, path) for path in paths if (key := _key(path)) not in there]
+    made = not out.exists()
     writer = ShardWriter(out, short_side=short_side, quality=quality, shard_bytes=shard_mb * 2**20)
     steps = iter(() if progress is None else progress([path for _, path in new]))
     next(steps, None)
@@ -191,6 +193,9 @@ def shard(
     written = sum(len(read_shard(path)) for path in writer.shards)
     if failures and not written and not there:
         path, reason = next(iter(failures.items()))
+        with suppress(OSError):  # not empty: somebody else has put something there meanwhile
+            if made:
+                out.rmdir()
         raise RetraceError(f"None of {len(failures)} videos can be read; the first is {path}: {reason}")
     return ShardReport(
         str(out),

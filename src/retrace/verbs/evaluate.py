@@ -28,14 +28,14 @@ from retrace.datasets.records import Dataset
 from retrace.devices import choose_device
 from retrace.encoders import Model
 from retrace.errors import RetraceError, UsageError
-from retrace.files import atomic_path
+from retrace.files import atomic_path, is_leftover
 from retrace.metrics.summary import Difference, paired_difference
 from retrace.propagation.baselines import BASELINES
 from retrace.propagation.protocols import Protocol
 from retrace.tracking.carrier import SiamFC
 from retrace.tracking.siamfc import SiamFCConfig
 from retrace.verbs import evaluate_report
-from retrace.verbs.output import RunFolder
+from retrace.verbs.output import LOCK, RUN, RunFolder
 from retrace.verbs.propagate import DTYPES, Knobs, resolve_protocol
 
 log = logging.getLogger(__name__)
@@ -186,10 +186,20 @@ def evaluate(
                 shutil.rmtree(owned.path / name, ignore_errors=True)
             (owned.path / CLASSIFIER).unlink(missing_ok=True)
         owned.begin()
+        for left in filter(is_leftover, owned.path.rglob(".*")):
+            left.unlink(missing_ok=True)  # of a process that was killed while it wrote a file
         job = Job(find, benchmark, folder, split, chosen, spec, owned.path, fingerprint)
         return _run(job, settings, progress, start, write=True)
+    except _NothingScored:
+        if {path.name for path in owned.path.iterdir()} <= {RUN, LOCK}:
+            owned.discard()
+        raise
     finally:
         owned.release()
+
+
+class _NothingScored(RetraceError):
+    """Not one sequence could be evaluated."""
 
 
 def compare(
@@ -363,7 +373,7 @@ def _run(
     outcome = run(job, settings["names"], workers=settings["workers"], progress=tell)
     if not outcome.results:
         name, why = next(iter(outcome.failures.items()))
-        raise RetraceError(f"Not one sequence of {task.title} could be evaluated. {name}: {why}")
+        raise _NothingScored(f"Not one sequence of {task.title} could be evaluated. {name}: {why}")
     scores = task.summarise(outcome.results, job.options)
     excluded = {p.sequence: p.sentence for p in data.problems if p.excluded and p.sequence is not None}
     excluded |= outcome.failures

@@ -17,7 +17,7 @@ from retrace.devices import choose_device
 from retrace.encoders import Model, load
 from retrace.encoders.heads import SiamFCHead
 from retrace.encoders.model import fingerprint as fingerprint_of
-from retrace.errors import UsageError
+from retrace.errors import RetraceError, UsageError
 from retrace.formats.boxes import Boxes
 from retrace.formats.labels import Label, LabelSet, read_labels
 from retrace.propagation.codecs import FrameLabels
@@ -167,6 +167,7 @@ def track(
         names=[file.stem for file in frame_files(reader.path)] if reader.names else None,
         kind="boxes",
     )
+    _check_targets(labels)
     loaded = model if isinstance(model, Model) else load(model)
     head = SiamFCHead.of(loaded.head)
     name = protocol if isinstance(protocol, str) else "trained" if head is not None else "default"
@@ -236,6 +237,18 @@ def _box_labels(
         raise UsageError(f"frame is {frame}; expected the number of a frame, from 0 on.")
     boxes: list[list[float]] = rows.reshape(-1, 4).tolist()
     return {"frames": [{"index": frame, "boxes": boxes}]}
+
+
+def _check_targets(labels: LabelSet) -> None:
+    """Errors: RetraceError for a box too small to look for."""
+    for frame, label in labels.frames.items():
+        boxes = cast(Boxes, label)
+        for name, (_, _, width, height) in zip(boxes.names, boxes.xywh.tolist(), strict=True):
+            if min(width, height) < 1:  # a box that the frame does not have is NaN, and passes
+                raise RetraceError(
+                    f"Box {name} of frame {frame} is {width:.3g} x {height:.3g} pixels inside the frame; expected at "
+                    "least 1 x 1. Draw it round the target."
+                )
 
 
 def _inside(boxes: NDArray[np.float64], height: int, width: int) -> NDArray[np.float32]:

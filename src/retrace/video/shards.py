@@ -71,7 +71,8 @@ class ShardWriter:
         self.quality = quality
         self.shard_bytes = shard_bytes
         self.shards: list[Path] = []
-        there = [int(path.stem.rpartition("-")[2]) for path in self.folder.glob("shard-*.tar")]
+        numbers = [path.stem.rpartition("-")[2] for path in self.folder.glob("shard-*.tar")]
+        there = [int(number) for number in numbers if number.isascii() and number.isdigit()]
         self._number = max(there, default=-1) + 1
 
     def write(
