@@ -7,8 +7,8 @@
 | ImageNet's synsets | n01440764 tench, Tinca tinca | folders of images |
 | paths (VLOG, ImageNet's train.txt) | path, with or without suffix, then any numbers | what lies there |
 
-Sources: Kay et al., arXiv 1705.06950 (Kinetics); Xu et al., arXiv 1809.03327 (YouTube-VOS); Fouhey et al., CVPR 2018 (VLOG);
-Russakovsky et al., IJCV 2015 (ImageNet).
+Sources: Kay et al., arXiv 1705.06950 (Kinetics); Xu et al., arXiv 1809.03327 (YouTube-VOS); Fouhey et al., CVPR 2018
+(VLOG); Russakovsky et al., IJCV 2015 (ImageNet).
 """
 
 import csv
@@ -53,8 +53,8 @@ def read_listing(file: str | Path) -> Listing:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise RetraceError(
-            f"{file} cannot be read as a list ({error}). Give Kinetics' CSV, YouTube-VOS' meta.json, ImageNet's synsets, "
-            "or one path per line."
+            f"{file} cannot be read as a list ({error}). Give Kinetics' CSV, YouTube-VOS' meta.json, ImageNet's "
+            "synsets, or one path per line."
         ) from error
     found = _videos_of_meta(file, text) if file.suffix.lower() == ".json" else _kinetics(text) or _lines(text)
     if not found.names:

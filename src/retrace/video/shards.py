@@ -5,8 +5,8 @@ Layout of a shard, which any tar or webdataset reader opens:
     <key>/000000.jpg, <key>/000001.jpg, ...     the frames of one video, one behind the other
     <key>/video.json                            {"fps": ..., "height": ..., "width": ..., "name": ...}
 
-JPEG and not video of short groups of pictures: a clip is a few frames that lie apart, and of a video all frames of their
-groups have to be decoded; docs/tutorials/train.md has the numbers.
+JPEG and not video of short groups of pictures: a clip is a few frames that lie apart, and of a video all frames of
+their groups have to be decoded; docs/tutorials/train.md has the numbers.
 
 Beside `x.tar` lies `x.npz`, which says where every frame is, so that a frame is one seek and one read. A shard without
 it is read through once. `<shard>/<key>` is the path of a video.
