@@ -1,12 +1,17 @@
 """The page of results says what the measurements wrote."""
 
 import json
+from types import ModuleType
 
-from benchmarks.quality import BEGIN, DOCS, END, RESULTS, table
+import pytest
+
+from benchmarks import learning, quality, viewpoint
 
 
-def test_the_table_is_that_of_the_file() -> None:
-    """docs/results.md holds the table of benchmarks/quality.json, to the digit."""
-    text = DOCS.read_text()
-    shown = text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip()
-    assert shown == table(json.loads(RESULTS.read_text()))
+@pytest.mark.parametrize("measurements", [quality, learning, viewpoint], ids=lambda module: module.__name__)
+def test_the_table_is_that_of_the_file(measurements: ModuleType) -> None:
+    """docs/results.md holds the tables of benchmarks/quality.json and benchmarks/learning.json, to the digit."""
+    text = measurements.DOCS.read_text()
+    begin, end = measurements.BEGIN, measurements.END
+    shown = text[text.index(begin) + len(begin) : text.index(end)].strip()
+    assert shown == measurements.table(json.loads(measurements.RESULTS.read_text()))
