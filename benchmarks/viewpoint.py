@@ -1,9 +1,9 @@
 """A wall seen from two sides: `python -m benchmarks.viewpoint --videos DIR`.
 
 DIR holds `oxford_graf/`: two photographs of a plane and the homography between them. Every pixel of the first that is
-seen in the second is looked for there, without a window: the second frame is labelled with its coordinates, and the first
-reads them (protocol `flow`, radius none). Measured is the share of pixels found within some distances of the truth, and
-the median distance. The numbers are written to benchmarks/viewpoint.json, the table to docs/results.md.
+seen in the second is looked for there, without a window: the second frame is labelled with its coordinates, and the
+first reads them (protocol `flow`, radius none). Measured is the share of pixels found within some distances of the
+truth, and the median distance. The numbers are written to benchmarks/viewpoint.json, the table to docs/results.md.
 """
 
 import argparse
