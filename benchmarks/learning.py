@@ -82,14 +82,15 @@ def main() -> None:
     parser.add_argument("recipes", nargs="*", help=f"default: {', '.join(METHODS)}")
     parser.add_argument("--videos", type=Path, required=True, help="folder with davis2016/")
     parser.add_argument("--runs", type=Path, required=True, help="where training runs are, or are put")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="default: 0 1 2")
     arguments = parser.parse_args()
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in BASELINES:
         if name not in results:
             results[name] = {"0": measured(name, arguments.videos)}
             _write(results)
-    for recipe in arguments.recipes or METHODS:
-        for seed in SEEDS:
+    for seed in arguments.seeds:
+        for recipe in arguments.recipes or METHODS:
             row = results.setdefault(recipe, {})
             if str(seed) in row:
                 continue
