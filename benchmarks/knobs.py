@@ -7,7 +7,6 @@ again; the table of docs/protocols.md and docs/images/knobs.png are made from th
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from benchmarks import pages
 from benchmarks.learning import measured
 
-RESULTS = Path(__file__).with_name("knobs.json")
-DOCS = Path(__file__).parents[1] / "docs"
-BEGIN, END = "<!-- made by benchmarks.knobs -->", "<!-- end of benchmarks.knobs -->"
 DATA = {"synthetic": "generated scenes", "davis2016": "DAVIS clips, 240p"}
 KNOBS: dict[str, list[Any]] = {
     "num_context": [0, 1, 5, 10, 40],
@@ -48,20 +45,14 @@ def main() -> None:
     )
     parser.add_argument("--videos", type=Path, required=True, help="folder with davis2016/")
     videos = parser.parse_args().videos
-    results: dict[str, dict[str, float]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results: dict[str, dict[str, float]] = pages.load("knobs")
     settings: list[dict[str, Any]] = [{}, *({name: value} for name in KNOBS for value in KNOBS[name])]
     for knobs in settings:
         if _key(knobs) not in results:
             results[_key(knobs)] = measured("default", videos, **knobs)
-            temporary = RESULTS.with_suffix(".partial")
-            temporary.write_text(json.dumps(results, indent=2) + "\n")
-            temporary.replace(RESULTS)
-    page = DOCS / "protocols.md"
-    text = page.read_text()
-    start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    page.write_text(f"{text[:start]}\n{table(results)}\n{text[end:]}")
-    picture(results, DOCS / "images" / "knobs.png")
-    print(table(results))
+            pages.save("knobs", results)
+    pages.show("knobs", "protocols.md", table(results))
+    picture(results, pages.DOCS / "images" / "knobs.png")
 
 
 def _key(knobs: dict[str, Any]) -> str:

@@ -22,13 +22,11 @@ import numpy as np
 import torch
 
 import retrace
-from benchmarks.quality import DOCS
+from benchmarks import pages
 from retrace.encoders import Model, load
 from retrace.encoders.weights import described
 from retrace.verbs.propagate import Knobs
 
-RESULTS = Path(__file__).with_name("learning.json")
-BEGIN, END = "<!-- made by benchmarks.learning -->", "<!-- end of benchmarks.learning -->"
 METHODS = {
     "crw-laptop": "CRW",
     "timecycle-laptop": "TimeCycle",
@@ -84,11 +82,11 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="where training runs are, or are put")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="default: 0 1 2")
     arguments = parser.parse_args()
-    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results: dict[str, Any] = pages.load("learning")
     for name in BASELINES:
         if name not in results:
             results[name] = {"0": measured(name, arguments.videos)}
-            _write(results)
+            pages.save("learning", results)
     for seed in arguments.seeds:
         for recipe in arguments.recipes or METHODS:
             row = results.setdefault(recipe, {})
@@ -100,22 +98,15 @@ def main() -> None:
             )
             if network not in results.setdefault("untrained", {}):
                 results["untrained"][network] = measured(untrained(model, seed), arguments.videos)
-                _write(results)
+                pages.save("learning", results)
             row[str(seed)] = {
                 "random": results["untrained"][network],
                 "trained": measured(model, arguments.videos),
             }
             row["commit"] = str(model.card.get("commit", ""))[:7]
             row["steps"] = model.card.get("steps")
-            _write(results)
-    write_docs(results)
-    print(table(results))
-
-
-def _write(results: Mapping[str, Any]) -> None:
-    temporary = RESULTS.with_suffix(".partial")
-    temporary.write_text(json.dumps(results, indent=2) + "\n")
-    temporary.replace(RESULTS)
+            pages.save("learning", results)
+    pages.show("learning", "results.md", table(results))
 
 
 def table(results: Mapping[str, Any]) -> str:
@@ -143,13 +134,6 @@ def _spread(values: list[float]) -> str:
         return "not measured yet"
     deviation = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
     return f"{np.mean(values):.3f}{deviation}"
-
-
-def write_docs(results: Mapping[str, Any]) -> None:
-    """Put the table between the markers of docs/results.md."""
-    text = DOCS.read_text()
-    start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    DOCS.write_text(f"{text[:start]}\n{table(results)}\n{text[end:]}")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import retrace
+from benchmarks import pages
 from benchmarks.__main__ import machine
 from retrace.encoders import Model, load
 from retrace.metrics.keypoints import correct, longer_box_side
@@ -31,9 +32,6 @@ from retrace.metrics.regions import jaccard, sequence_mean
 from retrace.propagation.baselines import BASELINES
 from retrace.verbs.propagate import Propagation
 
-RESULTS = Path(__file__).with_name("quality.json")
-DOCS = Path(__file__).parents[1] / "docs" / "results.md"
-BEGIN, END = "<!-- made by benchmarks.quality -->", "<!-- end -->"
 Masks = NDArray[np.bool_]
 Points = NDArray[np.float32]
 
@@ -132,7 +130,7 @@ def main() -> None:
     )
     parser.add_argument("--videos", type=Path, required=True, help="folder with davis2016/ and badja/")
     arguments = parser.parse_args()
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results = pages.load("quality")
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
     ).stdout
@@ -153,15 +151,10 @@ def main() -> None:
             "commit": commit.strip(),
             "seed": 0,
         }
-        results = (
-            json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        )  # another process may have added rows
+        results = pages.load("quality")  # another process may have added rows
         results[row] = found
-        temporary = RESULTS.with_suffix(".partial")
-        temporary.write_text(json.dumps(results, indent=2) + "\n")
-        temporary.replace(RESULTS)
-    write_docs(results)
-    print(table(results))
+        pages.save("quality", results)
+    pages.show("quality", "results.md", table(results))
 
 
 LABELS = {
@@ -192,13 +185,6 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             cells = [label, *["not measured yet"] * (len(head) - 1)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def write_docs(results: dict[str, dict[str, Any]]) -> None:
-    """Put the table between the markers of docs/results.md."""
-    text = DOCS.read_text()
-    start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    DOCS.write_text(f"{text[:start]}\n{table(results)}\n{text[end:]}")
 
 
 if __name__ == "__main__":

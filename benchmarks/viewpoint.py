@@ -7,7 +7,6 @@ truth, and the median distance. The numbers are written to benchmarks/viewpoint.
 """
 
 import argparse
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,14 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.quality import DOCS
+from benchmarks import pages
 from retrace.encoders import load
 from retrace.propagation.baselines import BASELINES
 from retrace.propagation.carriers import Carrier, Readout, Without
 from retrace.propagation.protocols import PROTOCOLS
 
-RESULTS = Path(__file__).with_name("viewpoint.json")
-BEGIN, END = "<!-- made by benchmarks.viewpoint -->", "<!-- end of benchmarks.viewpoint -->"
 ROWS = {
     "copy": "stays where it is",
     "flow:farneback": "optical flow (Farneback)",
@@ -76,11 +73,8 @@ def main() -> None:
     homography = np.array(numbers.split(), dtype=np.float64).reshape(3, 3)
     true = displacement(homography, *pictures[0].shape[:2])
     results = {row: measured(row, pictures, true) for row in ROWS}
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
-    text = DOCS.read_text()
-    start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    DOCS.write_text(f"{text[:start]}\n{table(results)}\n{text[end:]}")
-    print(table(results))
+    pages.save("viewpoint", results)
+    pages.show("viewpoint", "results.md", table(results))
 
 
 def table(results: Mapping[str, Mapping[str, float]]) -> str:
