@@ -38,6 +38,8 @@ DEFAULT_SHORT_SIDE = 480
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ROUND_TRIP = 24
 """Frames over which an adapted encoder is compared with what it was."""
+CLEARLY = 0.02
+"""By how much more of the label it must bring back: less was chance on real clips (docs/results.md)."""
 log = logging.getLogger(__name__)
 _RULES = tuple(rule.name for rule in fields(Rules))
 
@@ -290,9 +292,9 @@ def propagate(
         out: folder to write masks, keypoints, boxes or textures, an overlay video and `result.json` into.
         overlay: write `overlay.mp4`.
         overwrite: replace what another run left in `out`.
-        adapt: self-supervised training steps on this very video first. The encoder as it was is used all the same
-            where the label survives the way over the first frames and back better with it (`Propagation.round_trip`);
-            `result.json` says what came of it.
+        adapt: self-supervised training steps on this very video first. The adapted encoder is used where clearly more
+            of the label survives the way over the first frames and back (`Propagation.round_trip`), else the encoder
+            as it was; `result.json` says what came of it.
         save_adapted: file (.safetensors) for the adapted weights.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         dtype: of features, "float32", "bfloat16" or "float16".
@@ -376,12 +378,12 @@ def propagate(
                 for either in (loaded, adapted)
             )
             settings["round_trip"] = {"as it was": before, "adapted": after}
-            if after >= before:
+            if after > before + CLEARLY:
                 loaded = adapted
             else:
                 log.warning(
-                    "Adapting did not help this video: carried over %d frames and back, %.3f of the label is left "
-                    "with the adapted encoder, %.3f with the encoder as it was, which is used.",
+                    "Adapting does not clearly help this video: carried over %d frames and back, %.3f of the label is "
+                    "left with the adapted encoder, %.3f with the encoder as it was, which is used.",
                     ROUND_TRIP,
                     after,
                     before,
