@@ -7,6 +7,7 @@ several calls of ours, and of one of a baseline, which take long.
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -20,19 +21,28 @@ LATEST = Path(__file__).with_name("latest.json")
 
 
 def measure(side: str, name: str, calls: int) -> None:
-    """Run one case in this process and print {seconds, peak_mb, detail} as the last line."""
+    """Run one case in this process and print {seconds, cpu_seconds, peak_mb, detail} as the last line.
+
+    The processor's seconds, of all threads together, are what other work on the machine lengthens least; with
+    OMP_WAIT_POLICY=passive they count no waiting of threads for each other.
+    """
     work = (OURS if side == "ours" else BASELINE)[name]()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = _memory("VmRSS")
     seconds: list[float] = []
+    cpu: list[float] = []
     result: object = None
     for _ in range(calls):
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         result = work()
         seconds.append(time.perf_counter() - start)
+        cpu.append(time.process_time() - busy)
     detail = result if isinstance(result, dict) else {}
     keep = {key: detail[key] for key in ("frames_per_second", "seconds", "frames_done") if key in detail}
-    print(json.dumps({"seconds": min(seconds), "peak_mb": _memory("VmHWM") - before, "detail": keep}))
+    if "clips" in detail:
+        keep["clips_per_second"] = detail["clips"] / min(seconds)
+    peak = _memory("VmHWM") - before
+    print(json.dumps({"seconds": min(seconds), "cpu_seconds": min(cpu), "peak_mb": peak, "detail": keep}))
 
 
 def _memory(field: str) -> float:
@@ -66,7 +76,7 @@ def main() -> None:
     print(f"{here}; load {os.getloadavg()[0]:.1f} at the start\n")
     print(f"{'case':42} {'ours':>9} {'baseline':>9} {'ratio':>6} {'peak MB':>8} {'baseline':>9}")
     for name in OURS:
-        calls = 1 if name.startswith("propagate") else 5
+        calls = {"propagate": 1, "step": 2}.get(re.split(r"\W", name)[0], 5)
         ours = _run("ours", name, calls)
         base = (
             _run("baseline", name, min(calls, 3)) if name in BASELINE else {"seconds": None, "peak_mb": None}
@@ -79,6 +89,8 @@ def main() -> None:
                 "ours_s": own,
                 "baseline_s": other,
                 "ratio": ratio,
+                "ours_cpu_s": ours["cpu_seconds"],
+                "baseline_cpu_s": base.get("cpu_seconds"),
                 "ours_peak_mb": ours["peak_mb"],
                 "baseline_peak_mb": base["peak_mb"],
                 "machine": here,

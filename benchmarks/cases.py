@@ -1,7 +1,7 @@
 """What is measured: each case does its work once per call of the function it returns.
 
-A case is a function that prepares everything and returns the work. `OURS` and `BASELINE` hold one literal dict each, so
-that a name in both is a comparison.
+A case is a function that prepares everything and returns the work. `OURS` and `BASELINE` hold one dict each, so that a
+name in both is a comparison. The training steps are those of `benchmarks.steps`.
 """
 
 import itertools
@@ -13,19 +13,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 import retrace
-from retrace.encoders import EncoderConfig
-from retrace.methods.stfc3 import STFC3, STFC3Config
+from benchmarks import steps
 from retrace.methods.stt import StTConfig, stt_loss
 from retrace.metrics import davis
 from retrace.synthetic import SceneConfig, render
 from retrace.video.encode import VideoWriter
-from retrace.walk import neighborhood, warp
-from retrace.walk.nodes import normalise, to_nodes
+from retrace.walk import neighborhood
+from retrace.walk.nodes import normalise
 from retrace.walk.readout import Rules, readout
 
 Work = Callable[[], object]
@@ -64,59 +62,6 @@ def readout_dense() -> Work:
     return work
 
 
-def _stfc3() -> tuple[STFC3, dict[str, Tensor]]:
-    torch.manual_seed(0)
-    config = STFC3Config(edge_dropout=0.1)
-    method = STFC3(EncoderConfig(cut="layer4", padding_mode="reflect").build(), config)
-    shape = (1, config.clip_length, 3, config.crop_size, config.crop_size)
-    reading = torch.tensor([[[0.8, 0.0, 0.1], [0.0, 0.7, -0.1]]])
-    return method, {"forward": torch.randn(shape), "backward": torch.randn(shape), "reading": reading}
-
-
-def stfc3_ours() -> Work:
-    """One training step (loss and gradients) of ResNet-18 on one clip, T = 4, 256 px."""
-    method, views = _stfc3()
-    method.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def work() -> None:
-        method.zero_grad()
-        method(views).total.backward()
-
-    return work
-
-
-def stfc3_plain() -> Work:
-    """The same step with every cycle multiplied out by itself and whole cycle matrices, plain memory format."""
-    method, views = _stfc3()
-    config = method.config
-
-    def step(a: Tensor, b: Tensor) -> Tensor:
-        scores = to_nodes(a) @ to_nodes(b).transpose(1, 2)
-        drop = torch.rand_like(scores) < config.edge_dropout
-        return (scores.masked_fill(drop, -1e20) / config.temperature).softmax(-1)
-
-    def work() -> None:
-        method.zero_grad()
-        maps = method.head(method.encoder(torch.cat([views["forward"], views["backward"]]).flatten(0, 1)))
-        maps = maps.reshape(2, config.clip_length, *maps.shape[1:])
-        forward, backward = (normalise(m[None], 2) for m in maps)
-        total = torch.zeros(())
-        for start in range(config.clip_length - 1):
-            warped = normalise(warp.read(forward[:, start], views["reading"]), 1)
-            frames = [
-                warped,
-                *forward[:, start + 1 :].unbind(1),
-                *backward[:, : config.clip_length - start].unbind(1),
-            ]
-            walk = step(frames[0], frames[1])
-            for here, there in zip(frames[1:], frames[2:], strict=False):
-                walk = walk @ step(here, there)
-            total = total - (walk.diagonal(dim1=1, dim2=2) + 1e-7).log().mean()
-        torch.autograd.backward(total)
-
-    return work
-
-
 def _stt(channels: tuple[int, int]) -> tuple[StTConfig, list[Tensor], Tensor]:
     generator = torch.Generator().manual_seed(0)
     maps = []
@@ -141,29 +86,9 @@ def stt_ours(channels: tuple[int, int]) -> Work:
 def stt_dense(channels: tuple[int, int]) -> Work:
     """The same from whole matrices with minus infinity outside the windows, as the authors' code goes about it."""
     config, maps, lab = _stt(channels)
-    allowed = [
-        neighborhood.square(m.shape[-2], m.shape[-1], r) for m, r in zip(maps, config.radius, strict=True)
-    ]
 
     def work() -> Tensor:
-        total = torch.zeros(())
-        correlations = []
-        for features, stride, mask in zip(maps, (4, 8), allowed, strict=True):
-            reference, target = to_nodes(features).unbind(1)
-            scores = target @ reference.transpose(1, 2) / features.shape[2] ** 0.5
-            correlation = scores.masked_fill(~mask, -torch.inf).softmax(-1)
-            colours = lab[:, :, 1:2, ::stride, ::stride].flatten(3).transpose(2, 3)  # (B, 2, N, 1)
-            total = total + config.value_scale * (correlation @ colours[:, 0] - colours[:, 1]).abs().mean()
-            correlations.append(correlation)
-        fine, coarse = correlations
-        h, w = maps[0].shape[-2:]
-        over_keys = F.avg_pool2d(fine.detach().view(1, h * w, h, w), 2).flatten(2)  # (B, N, n)
-        over_both = F.avg_pool2d(over_keys.transpose(1, 2).reshape(1, -1, h, w), 2).flatten(2).transpose(1, 2)
-        entropy = torch.special.entr(coarse.detach()).sum(-1)
-        place = int(config.keep_fraction * entropy.shape[1]) - 1
-        kept = entropy > entropy.sort(dim=1, descending=True).values[:, place]
-        local: Tensor = (coarse - over_both).square()[kept].mean()
-        total = total + config.alpha * local
+        total = steps.plain_stt_loss(maps, (4, 8), lab, torch.tensor([1]), config).total
         torch.autograd.backward(total)
         return total
 
@@ -265,18 +190,19 @@ def long_video() -> Work:
 
 OURS: dict[str, Callable[[], Work]] = {
     "readout 60x107, 256 ch, 20 + 1 frames": readout_ours,
-    "STFC3 step, ResNet-18, 256 px, T = 4": stfc3_ours,
     "StT correlations, ResNet-18, 256 px": partial(stt_ours, (128, 256)),
     "StT correlations, ResNet-50, 256 px": partial(stt_ours, (512, 1024)),
     "DAVIS J and F, 70 frames, 3 objects": davis_ours,
     "propagate 40 frames of 854x480": end_to_end,
     "propagate 2,000 frames (baseline: 200)": long_video,
+    **{f"step, {name}": partial(steps.ours, recipe, flags) for name, recipe, flags in steps.STEPS},
+    **{f"clips, {name}": partial(steps.loader, recipe) for name, recipe, flags in steps.STEPS if not flags},
 }
 BASELINE: dict[str, Callable[[], Work]] = {
     "StT correlations, ResNet-18, 256 px": partial(stt_dense, (128, 256)),
     "StT correlations, ResNet-50, 256 px": partial(stt_dense, (512, 1024)),
     "DAVIS J and F, 70 frames, 3 objects": davis_plain,
     "readout 60x107, 256 ch, 20 + 1 frames": readout_dense,
-    "STFC3 step, ResNet-18, 256 px, T = 4": stfc3_plain,
     "propagate 2,000 frames (baseline: 200)": short_video,
+    **{f"step, {name}": partial(steps.plain, recipe, flags) for name, recipe, flags in steps.STEPS},
 }

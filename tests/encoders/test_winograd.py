@@ -66,9 +66,13 @@ def test_networks_take_it_in_training_alone(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(winograd, "convolve", spy)
     encoder = EncoderConfig(cut="layer3", padding_mode="reflect").build()
-    image = torch.randn(1, 3, 48, 64)
+    image = torch.randn(6, 3, 96, 128)  # maps of 12 x 16: 6 * 12 tiles
+    monkeypatch.setattr(winograd, "TILES_PER_CHANNEL", 0.25)
     trained = encoder(image)
     assert calls == ["reflect"] * 3  # the 3x3 convolutions of layer3 from 256 to 256 channels
+    encoder(image[:5])  # too few tiles
+    encoder(torch.cat([image, image])[..., :72])  # 9 columns of 12
+    assert len(calls) == 3
     encoder.zero_grad()
     with torch.no_grad():
         direct = encoder(image)

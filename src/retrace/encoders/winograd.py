@@ -23,7 +23,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-CHANNELS = 256  # of input and output, from which on the products outweigh the transforms
+CHANNELS = 256  # of input and output, from which on the products outweigh the transforms of the maps
+TILES_PER_CHANNEL = 0.5  # from which on they outweigh that of the filters
+FILLED = 0.8  # share of the tiles' cells that lie in the map
 TILES = 512  # worked on at once: enough to multiply fast, few enough that memory does not grow with the batch
 _SIDE, _OUT = 6, 4  # cells of a tile, and of what it gives
 
@@ -47,16 +49,20 @@ _A = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8
 
 
 def pays(x: Tensor, weight: Tensor) -> bool:
-    """Whether `convolve` is the faster way: many channels in float32 on a CPU, in training.
+    """Whether `convolve` is the faster way: many channels and tiles in float32 on a CPU, in training.
 
     Without gradients the direct convolution stays: what encodes a video keeps its features to the last bit.
     """
+    batch, _, h, w = x.shape
+    tiles = batch * -(-h // _OUT) * -(-w // _OUT)
     return (
         torch.is_grad_enabled()
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and min(weight.shape[:2]) >= CHANNELS
+        and tiles >= TILES_PER_CHANNEL * max(weight.shape[:2])
+        and batch * h * w >= FILLED * _OUT**2 * tiles
     )
 
 
