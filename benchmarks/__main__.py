@@ -109,7 +109,14 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 4:
+    if len(sys.argv) == 1:
+        main()
+    elif len(sys.argv) == 4:
         measure(sys.argv[1], sys.argv[2], int(sys.argv[3]))
     else:
-        main()
+        print(
+            __doc__,
+            "\nOne case: python -m benchmarks ours|baseline CASE CALLS; the cases are",
+            *OURS,
+            sep="\n  ",
+        )
