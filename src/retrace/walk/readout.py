@@ -149,7 +149,7 @@ def readout(
     labels = table.new_empty(h, w, table.shape[-1], dtype=torch.float32)
     similarity = table.new_empty(h, w, dtype=torch.float32)
     groups = _groups(context, free, rules)
-    own = _own_shifts(keys).flatten(0, 2) if rules.subcell else None  # (S * N, 2)
+    own = torch.cat([_own_shifts(frame).flatten(0, 1) for frame in keys]) if rules.subcell else None
     buffers = _Buffers(query)
     for y in range(0, h, rows):
         for x in range(0, w, columns):
@@ -307,18 +307,19 @@ def _peak(before: Tensor, middle: Tensor, after: Tensor) -> Tensor:
     return torch.where((bend > 0) & bend.isfinite(), (after - before) / (2 * bend), torch.nan)
 
 
-def _own_shifts(keys: Tensor) -> Tensor:
-    """`_shifts` of every node of (S, h, w, C) among the nodes of its own frame: (S, h, w, 2), NaN at the border.
+def _own_shifts(frame: Tensor) -> Tensor:
+    """`_shifts` of every node of (h, w, C) among the nodes of its own frame: (h, w, 2), NaN at the border.
 
     The affinities of a node with those beside it are seldom alike, so the parabola has its top beside the node even
-    where a target node is that very node. What counts is how far the top is from there.
+    where a target node is that very node. What counts is how far the top is from there. One frame at a time: the
+    products are as large as what they are of.
     """
-    shifts = keys.new_full((*keys.shape[:3], 2), torch.nan, dtype=torch.float32)
-    middle = keys.square().sum(-1, dtype=torch.float32)  # (S, h, w)
-    down = (keys[:, 1:] * keys[:, :-1]).sum(-1, dtype=torch.float32)  # (S, h - 1, w)
-    right = (keys[:, :, 1:] * keys[:, :, :-1]).sum(-1, dtype=torch.float32)  # (S, h, w - 1)
-    shifts[:, 1:-1, :, 0] = _peak(down[:, :-1], middle[:, 1:-1], down[:, 1:])
-    shifts[:, :, 1:-1, 1] = _peak(right[:, :, :-1], middle[:, :, 1:-1], right[:, :, 1:])
+    shifts = frame.new_full((*frame.shape[:2], 2), torch.nan, dtype=torch.float32)
+    middle = frame.square().sum(-1, dtype=torch.float32)  # (h, w)
+    down = (frame[1:] * frame[:-1]).sum(-1, dtype=torch.float32)  # (h - 1, w)
+    right = (frame[:, 1:] * frame[:, :-1]).sum(-1, dtype=torch.float32)  # (h, w - 1)
+    shifts[1:-1, :, 0] = _peak(down[:-1], middle[1:-1], down[1:])
+    shifts[:, 1:-1, 1] = _peak(right[:, :-1], middle[:, 1:-1], right[:, 1:])
     return shifts
 
 
