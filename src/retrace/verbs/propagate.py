@@ -143,8 +143,7 @@ class Propagation(LabelledRun):
 
     def _one(self, frame: Frame, label: Label | None, clock: dict[str, float]) -> FrameResult:
         start = time.perf_counter()
-        image = torch.from_numpy(np.ascontiguousarray(frame.image)).permute(2, 0, 1)  # (3, H, W)
-        nodes = self._engine.encode(resize_image(image, self.protocol.size))
+        nodes = self._nodes(frame)
         self._wait()
         encoded = time.perf_counter()
         clock["encode"] += encoded - start
@@ -162,6 +161,11 @@ class Propagation(LabelledRun):
         assert arrived is not None
         return _result(frame, arrived, label)
 
+    def _nodes(self, frame: Frame) -> Tensor:
+        """(h, w, C) of a frame at the protocol's size."""
+        image = torch.from_numpy(np.ascontiguousarray(frame.image)).permute(2, 0, 1)  # (3, H, W)
+        return self._engine.encode(resize_image(image, self.protocol.size))
+
     def round_trip(self, frames: int = ROUND_TRIP) -> float:
         """How much of the first label is left after carrying it forwards over a few frames and back to where it was.
 
@@ -178,8 +182,7 @@ class Propagation(LabelledRun):
         nodes: list[Tensor] = []
         first = self.labels.first
         for frame in islice(self.video, first, first + frames):
-            image = torch.from_numpy(np.ascontiguousarray(frame.image)).permute(2, 0, 1)  # (3, H, W)
-            nodes.append(self._engine.encode(resize_image(image, self.protocol.size)))
+            nodes.append(self._nodes(frame))
         if len(nodes) < 2:
             return 1.0
         left = self._task.encode(self.labels.frames[first], None)  # (L, h, w)
