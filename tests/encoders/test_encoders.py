@@ -396,3 +396,16 @@ def test_pyramid_gives_the_maps_on_the_way():
             assert found.shape[-2:] == (64 // stride, 96 // stride)
         (alone,) = encoder.pyramid(images, ["layer3"])
         torch.testing.assert_close(alone, maps[1])
+
+
+@torch.no_grad()
+def test_a_map_too_small_for_its_padding_is_a_sentence():
+    """Reflection needs more than it reflects; other paddings do not."""
+    config = EncoderConfig(width=0.125, strides=(1, 2, 2, 2), cut="layer4", padding_mode="reflect")
+    with pytest.raises(UsageError, match="a map of 1x2 is too small to be padded by reflection"):
+        config.build().eval()(torch.randn(2, 3, 32, 40))
+    assert config.build().eval()(torch.randn(1, 3, 33, 40)).shape[-2:] == (2, 2)
+    assert replace(config, padding_mode="replicate").build().eval()(torch.randn(1, 3, 32, 40)).shape[-2:] == (
+        1,
+        2,
+    )

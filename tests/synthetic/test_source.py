@@ -94,3 +94,55 @@ def test_clips_with_boxes() -> None:
     assert (boxes[:, 1] + boxes[:, 3] <= 96).all()
     moved = (boxes[1, :2] - boxes[0, :2]).abs().max()
     assert moved < 40, "two steps of one thing"
+
+
+def test_samples_in_a_row_share_a_scene() -> None:
+    """Samples in a row share a scene, whoever made which of them; each has frames of its own."""
+    plain = SceneConfig(height=48, width=64, num_frames=12, noise=0)
+
+    def shared(seed: int = 5) -> SyntheticSource:
+        return SyntheticSource(plain, length=2, stride=1, per_scene=3, seed=seed)
+
+    def frames(*numbers: int, source: SyntheticSource) -> list[torch.Tensor]:
+        return [source.planned_clip(number, generator(number)) for number in numbers]
+
+    in_order = frames(*range(6), source=shared())
+    elsewhere = frames(5, 2, source=pickle.loads(pickle.dumps(shared())))
+    assert torch.equal(elsewhere[0], in_order[5])
+    assert torch.equal(elsewhere[1], in_order[2])
+    assert not torch.equal(in_order[0], frames(0, source=shared(seed=6))[0])
+    # Without noise, a frame of a scene is one picture: both scenes' twelve hold whatever their samples show.
+    for first in (0, 3):
+        starts = torch.stack([shared().planned_clip(first, generator(draw))[0] for draw in range(150)])
+        whole = starts.unique(dim=0)
+        assert len(whole) == plain.num_frames - 1  # the last frame begins no clip of two
+        for clip in in_order[first : first + 3]:
+            assert (whole == clip[0]).flatten(1).all(1).any()
+        for clip in in_order[3 - first : 6 - first]:
+            assert not (whole == clip[0]).flatten(1).all(1).any()
+
+
+def test_a_shared_scene_leaves_the_choice_of_frames_to_a_method() -> None:
+    """A shared scene leaves the choice of frames to a method that has one."""
+
+    class Ends:
+        def indices(self, num_frames: int, fps: float, generator: torch.Generator) -> list[int]:
+            return [0, num_frames - 1]
+
+    plain = SceneConfig(height=48, width=64, num_frames=9, noise=0)
+    source = SyntheticSource(plain, length=2, stride=1, sampling=Ends(), per_scene=4)
+    one, other = (source.planned_clip(number, generator(number)) for number in (0, 3))
+    assert torch.equal(one, other)
+    assert not torch.equal(one[0], one[1])
+
+
+def test_a_scene_for_each_sample_is_the_stream_of_clips() -> None:
+    """A scene for each sample is the stream of clips as it was."""
+    source = SyntheticSource(SMALL, length=2)
+    assert torch.equal(source.planned_clip(17, generator(3)), source.clip(generator(3)))
+
+
+def test_less_than_one_clip_of_a_scene_is_refused() -> None:
+    """Less than one clip of a scene is refused."""
+    with pytest.raises(UsageError, match="0 clips of a scene"):
+        SyntheticSource(SMALL, per_scene=0)

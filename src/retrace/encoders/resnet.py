@@ -26,6 +26,14 @@ class _Convolution(nn.Conv2d):
         fits = self.kernel_size == (3, 3) and self.padding == self.dilation == self.stride == (1, 1)
         if fits and bias is None and winograd.pays(input, weight):
             return winograd.convolve(input, weight, self.padding_mode)
+        height, width = input.shape[-2:]
+        if self.padding_mode == "reflect" and min(height, width) <= self.dilation[0] * (
+            self.kernel_size[0] // 2
+        ):
+            raise UsageError(
+                f"Inside the encoder a map of {height}x{width} is too small to be padded by reflection. Give larger "
+                "images, crops or patches, or an encoder with smaller strides or another padding_mode."
+            )
         direct: Tensor = super()._conv_forward(input, weight, bias)
         return direct
 

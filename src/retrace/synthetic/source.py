@@ -1,7 +1,9 @@
 """`SyntheticSource`: an endless stream of clips for training, without the truth."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from retrace.synthetic.world import SceneConfig, World, build
 DEFAULT = SceneConfig()
 _SCENES = 100
 _SMALLEST = 12.0  # pixels
+_SHARED = 0x5CE7E  # keeps the draws of shared scenes apart from those of samples
 
 _EXPOSURES = 3
 """Instants averaged in a motion-blurred frame: fewer than in `render`, training frames are small."""
@@ -36,9 +39,13 @@ class SyntheticSource:
             an eighth of the frame.
         sampling: Chooses the frames of a clip from a scene of `config.num_frames` such steps, as it does from a video
             of 24 frames per second; None takes `length` of them in a row.
+        per_scene: How many samples in a row are clips of one scene. Half of the time that a scene takes goes into its
+            textures, however few frames are looked at: more than one makes more clips per second, of fewer things. Such
+            clips begin anywhere in the scene's `config.num_frames` frames; clips of a scene of their own at its first.
+        seed: Of the scenes that several samples share.
 
     Raises:
-        UsageError: length or stride below 1.
+        UsageError: length, stride or per_scene below 1.
     """
 
     def __init__(
@@ -47,6 +54,9 @@ class SyntheticSource:
         length: int = 4,
         stride: int | tuple[int, int] = (1, 4),
         sampling: _Sampling | None = None,
+        *,
+        per_scene: int = 1,
+        seed: int = 0,
     ) -> None:
         """Check the arguments; nothing is drawn yet."""
         low, high = (stride, stride) if isinstance(stride, int) else stride
@@ -56,17 +66,39 @@ class SyntheticSource:
             raise UsageError(
                 f"stride is {stride}; give a number of frames, or (smallest, largest), from 1 on."
             )
+        if per_scene < 1:
+            raise UsageError(f"{per_scene} clips of a scene were asked for; give 1 or more.")
         self.config = config
         self.length = length
         self.strides = (low, high)
         self.sampling = sampling
+        self.per_scene = per_scene
+        self.seed = seed
+        self._shared: tuple[int, World] | None = None  # the scene of the latest sample, and its number
 
     def clip(self, generator: torch.Generator) -> Tensor:
         """(T, 3, H, W) uint8 RGB of a new scene; everything random is drawn from `generator` (on the CPU)."""
         with torch.inference_mode():
             world, times = self._scene(generator)
-            frames = [paint.photograph(world, t, generator, _EXPOSURES) for t in times]
-        return torch.stack(frames)
+        return _photographs(world, times, generator)
+
+    def planned_clip(self, number: int, generator: torch.Generator) -> Tensor:
+        """(T, 3, H, W) uint8 RGB of sample `number`: of the scene that it shares, or of a new one.
+
+        Args:
+            number: of the sample; `per_scene` in a row have one scene.
+            generator: which frames, and their noise; of a scene of its own, everything.
+        """
+        if self.per_scene == 1:
+            return self.clip(generator)
+        with torch.inference_mode():
+            world = self._shared_world(number // self.per_scene)
+        times = self._times(self._stride(generator), generator)
+        if self.sampling is None:
+            begins = max(1, self.config.num_frames - times[-1])
+            first = int(torch.randint(begins, (), generator=generator))
+            times = [first + t for t in times]
+        return _photographs(world, times, generator)
 
     def boxed_clip(self, number: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A clip, and the box of one thing in it.
@@ -91,8 +123,8 @@ class SyntheticSource:
                 if len(shown) == 0:
                     continue
                 chosen = int(shown[torch.randint(len(shown), (), generator=generator)])
-                frames = [paint.photograph(world, t, generator, _EXPOSURES) for t in times]
-            return torch.stack(frames), torch.cat([edges[:, chosen, :2], sides[:, chosen]], dim=1)
+            box = torch.cat([edges[:, chosen, :2], sides[:, chosen]], dim=1)
+            return _photographs(world, times, generator), box
         raise UsageError(
             f"None of {_SCENES} scenes of {self.config.width}x{self.config.height} pixels shows an object on every "
             "frame. Make the scenes larger, or the steps between their frames smaller."
@@ -100,10 +132,31 @@ class SyntheticSource:
 
     def _scene(self, generator: torch.Generator) -> tuple[World, list[int]]:
         """A new world, and the frames of a clip."""
-        low, high = self.strides
-        stride = int(torch.randint(low, high + 1, (), generator=generator))
+        stride = self._stride(generator)
         world = build(self.config, generator, torch.device("cpu"))
+        return world, self._times(stride, generator)
+
+    def _stride(self, generator: torch.Generator) -> int:
+        low, high = self.strides
+        return int(torch.randint(low, high + 1, (), generator=generator))
+
+    def _times(self, stride: int, generator: torch.Generator) -> list[int]:
+        """The frames of a clip, the first of a scene being 0."""
         chosen = list(range(self.length))
         if self.sampling is not None:
             chosen = self.sampling.indices(self.config.num_frames, FRAME_FOLDER_FPS, generator)
-        return world, [t * stride for t in chosen]
+        return [t * stride for t in chosen]
+
+    def _shared_world(self, number: int) -> World:
+        """Scene `number` of those that several samples share; the last one is kept."""
+        if self._shared is None or self._shared[0] != number:
+            state = np.random.SeedSequence([self.seed, number, _SHARED]).generate_state(2, dtype=np.uint32)
+            generator = torch.Generator().manual_seed(int(state[0]) << 32 | int(state[1]))
+            self._shared = (number, build(self.config, generator, torch.device("cpu")))
+        return self._shared[1]
+
+
+def _photographs(world: World, times: Sequence[int], generator: torch.Generator) -> Tensor:
+    with torch.inference_mode():
+        frames = [paint.photograph(world, t, generator, _EXPOSURES) for t in times]
+    return torch.stack(frames)  # out here: inference tensors refuse to take part in a graph

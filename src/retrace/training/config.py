@@ -38,6 +38,8 @@ class ClipsConfig:
         synthetic_height: of generated frames, pixels.
         synthetic_width: of generated frames, pixels.
         synthetic_stride: smallest and largest number of generated frames from one clip frame to the next.
+        synthetic_per_scene: samples in a row that are clips of one generated scene: more make more clips per second, of
+            fewer things. A method with boxes has a scene for each.
         short_side: footage is kept at this short side, pixels; 0 keeps its size.
         cache: folder for decoded frames; default: a folder `retrace/frames` of the user's cache.
         weighting: "frames" draws every frame of the footage equally often, "videos" every video.
@@ -53,6 +55,7 @@ class ClipsConfig:
     synthetic_height: int = 160
     synthetic_width: int = 192
     synthetic_stride: tuple[int, int] = (1, 4)
+    synthetic_per_scene: int = 1
     short_side: int = 288
     cache: str | None = None
     weighting: Literal["frames", "videos"] = "frames"
@@ -267,6 +270,9 @@ def check(config: TrainConfig) -> None:
         "clips.fps / clips.stride",
         f"{clips.fps} / {clips.stride}",
         "exactly one of the two (set the other to null)",
+    )
+    demand(
+        clips.synthetic_per_scene >= 1, "clips.synthetic_per_scene", clips.synthetic_per_scene, "at least 1"
     )
     demand(clips.per_video is None or clips.per_video >= 1, "clips.per_video", clips.per_video, "at least 1")
     demand(

@@ -104,7 +104,12 @@ def build(config: TrainConfig, *, progress: bool = True) -> TrainingData:
         scene = SceneConfig(height=clips.synthetic_height, width=clips.synthetic_width)
         sources.append(
             SyntheticSource(
-                scene, config.clip_length, clips.synthetic_stride, sampling_of(config.method_config)
+                scene,
+                config.clip_length,
+                clips.synthetic_stride,
+                sampling_of(config.method_config),
+                per_scene=clips.synthetic_per_scene,
+                seed=config.seed,
             )
         )
         weights.append(clips.synthetic_weight)
