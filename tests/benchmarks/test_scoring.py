@@ -1,6 +1,7 @@
 """What each benchmark makes of predictions that we know: carriers that copy, or that know the truth."""
 
 import json
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -137,6 +138,28 @@ def test_badja(tmp_path: Path) -> None:
         worse = BENCHMARKS["badja"].score(clip, Without("copy"), Submission(tmp_path), {})
         assert worse.scores["PCK_box@0.1"] == 0
     assert BENCHMARKS["badja"].summarise([result, worse], {})["PCK_box@0.1"] == 0.5
+
+
+def test_masks_of_badja_are_not_held_together(tmp_path: Path) -> None:
+    """One at a time; masks of several sizes are the sequence's fault and told as such."""
+    alive: list[weakref.ref[NDArray[np.bool_]]] = []
+    most = 0
+
+    def read(t: int, columns: int = W) -> Points:
+        nonlocal most
+        mask = np.ones((H, columns), bool)
+        alive.append(weakref.ref(mask))
+        most = max(most, sum(reference() is not None for reference in alive))
+        return Points(joints(t, 6), np.ones(6, bool), mask)
+
+    clip = sequence(read, {0: 0, 5: 0}, range(FRAMES))
+    result = BENCHMARKS["badja"].score(clip, Without("copy"), Submission(tmp_path), {})
+    assert len(alive) > FRAMES
+    assert most <= 2
+    assert np.isfinite(result.scores["PCK"])
+    several = sequence(lambda t: read(t, W + t), {0: 0, 5: 0}, range(FRAMES))
+    with pytest.raises(RetraceError, match="masks of clip have several sizes"):
+        BENCHMARKS["badja"].score(several, Without("copy"), Submission(tmp_path), {})
 
 
 def test_300vw(tmp_path: Path) -> None:

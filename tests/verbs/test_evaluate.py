@@ -3,6 +3,10 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
+import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +139,62 @@ def test_an_interrupted_run_continues(davis: Path, tmp_path: Path) -> None:
     assert again.scores == first.scores
     assert np.asarray(Image.open(damaged)).shape == (H, W)
     assert not left.exists()
+
+
+def lengthen(davis: Path, name: str, frames: int) -> None:
+    """Let a sequence begin again and again, until it has so many frames."""
+    for folder, suffix in (("JPEGImages", "jpg"), ("Annotations", "png")):
+        place = davis / folder / "480p" / name
+        for frame in range(len(list(place.iterdir())), frames):
+            shutil.copy(place / f"{frame % FRAMES:05d}.{suffix}", place / f"{frame:05d}.{suffix}")
+
+
+def test_kill_9_leaves_no_process_and_the_run_goes_on(davis: Path, tmp_path: Path) -> None:
+    """Killed in its long sequence; the pipe closes with the last process that holds it."""
+    lengthen(davis, "three", 600)
+    whole = evaluate("davis2017", root=davis, model="copy", out=tmp_path / "whole", workers=1)
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "retrace.cli.main", "evaluate", "davis2017", "--root", str(davis)]
+    run = subprocess.Popen(
+        [*command, "--model", "copy", "--workers", "2", "--out", str(out), "--quiet"], stdout=subprocess.PIPE
+    )
+    done = [out / "sequences" / f"{name}.json" for name in ("one", "two")]
+    while not all(file.exists() for file in done):
+        assert run.poll() is None
+        time.sleep(0.02)
+    run.kill()
+    assert run.communicate(timeout=60)[0] == b""
+    assert not (out / "sequences" / "three.json").exists()
+    text = done[1].read_text()
+    assert "J_decay" in text
+    done[1].write_text(text.replace("J_decay", "J_dekay"))  # still JSON, but not what was written
+    told: list[str] = []
+    again = evaluate(
+        "davis2017", root=davis, model="copy", out=out, workers=1, progress=lambda name, _: told.append(name)
+    )
+    assert told == ["one", "two", "three"]
+    may = {"seconds", "sequence_seconds", "peak_megabytes_of_a_worker", "sequences_kept_from_an_earlier_run"}
+    assert {key for key, value in again.summary.items() if value != whole.summary[key]} <= may
+    for file in (tmp_path / "whole" / "submission").rglob("*.png"):
+        assert (out / file.relative_to(tmp_path / "whole")).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("benchmark", ["davis2017", "reconstruction", "texture"])
+def test_memory_does_not_grow_with_the_video(davis: Path, benchmark: str) -> None:
+    """What is alive at once, arrays counted: a frame more costs numbers and names, not half of a mask's bytes."""
+
+    def peak(frames: int) -> int:
+        lengthen(davis, "one", frames)
+        tracemalloc.start()
+        try:
+            evaluate(benchmark, root=davis, model="copy", sequences=["one"], workers=1)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(24)  # what is imported and kept on first use is no frame's
+    short, long = peak(24), peak(144)
+    assert long - short < 0.5 * (144 - 24) * H * W
 
 
 def test_other_settings_do_not_mix(davis: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -201,7 +202,14 @@ def _badja(
     sequence: Sequence[Points], carrier: Carrier, submission: Submission, options: Mapping[str, str]
 ) -> SequenceResult:
     found, diagonal = carried_points(sequence, carrier, submission)
-    frames, truths = truth_of(sequence)
+    frames = list(sequence.annotated)
+    truths: list[Points] = []
+    masks: list[tuple[float, int, tuple[int, ...]]] = []  # length, area and shape of each: they are not held
+    for frame in frames:
+        point = sequence.read(frame)
+        if point.mask is not None:
+            masks.append((badja.length(point.mask), int(point.mask.sum()), point.mask.shape))
+        truths.append(replace(point, mask=None))
     followed = sorted(sequence.objects)
     all_true, all_visible = np.stack([t.xy for t in truths]), np.stack([t.visible for t in truths])
     truth, visible = all_true[:, followed].astype(np.float64), all_visible[:, followed]
@@ -209,13 +217,16 @@ def _badja(
     by_mask = np.zeros(0, np.bool_)
     side = longer_box_side(all_true, all_visible)
     unit, reach = side, 0.1 * side
-    masks = [t.mask for t in truths if t.mask is not None]
     if len(masks) == len(truths):
         assert sequence.size is not None
-        stack = np.stack(masks)
-        scale = np.array([stack.shape[2] / sequence.size[1], stack.shape[1] / sequence.size[0]])
-        by_mask = badja.correct(own * scale, truth * scale, visible, stack)
-        unit = np.sqrt(np.array([np.count_nonzero(mask) for mask in masks]) / scale.prod())
+        lengths, areas, shapes = zip(*masks, strict=True)
+        if len(set(shapes)) > 1:
+            raise RetraceError(
+                f"The masks of {sequence.name} have several sizes: {sorted(set(shapes))}. Download them again."
+            )
+        scale = np.array([shapes[0][1] / sequence.size[1], shapes[0][0] / sequence.size[0]])
+        by_mask = badja.near(own * scale, truth * scale, visible, np.array(lengths), shapes[0])
+        unit = np.sqrt(np.array(areas) / scale.prod())
         reach = badja.SHARE * unit
     per_frame = [
         correct(own[k : k + 1], truth[k : k + 1], visible[k : k + 1], 0.1, side[k : k + 1])

@@ -45,13 +45,44 @@ def correct(
             f"{len(prediction)} frames predicted, {len(truth)} true, {len(visible)} with visibility and "
             f"{len(masks)} masks; expected as many of each"
         )
-    height, width = masks.shape[1:]
-    scale = np.ones(2) if size is None else np.array([size[1] / width, size[0] / height])
-    right = np.zeros(visible.shape, np.bool_)
-    for frame in range(1, len(truth)):
-        mask = (masks[frame] != 0).astype(np.uint8)
-        if size is not None:
-            mask = cv2.resize(mask, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
-        distance = np.linalg.norm((prediction[frame] - truth[frame]) * scale, axis=-1)
-        right[frame] = distance < share * np.sqrt(np.count_nonzero(mask))
+    lengths = np.array([length(mask, size=size) for mask in masks])
+    return near(prediction, truth, visible, lengths, masks.shape[1:], size=size, share=share)
+
+
+def length(mask: NDArray[np.integer] | NDArray[np.bool_], *, size: tuple[int, int] | None = SIZE) -> float:
+    """Root of the area of a mask (H, W), not 0 on the animal, scaled to `size` (height, width) before it is counted."""
+    there = (mask != 0).astype(np.uint8)
+    if size is not None:
+        there = np.asarray(
+            cv2.resize(there, (size[1], size[0]), interpolation=cv2.INTER_NEAREST), dtype=np.uint8
+        )
+    return float(np.sqrt(np.count_nonzero(there)))
+
+
+def near(
+    prediction: NDArray[np.floating],
+    truth: NDArray[np.floating],
+    visible: NDArray[np.bool_],
+    lengths: NDArray[np.floating],
+    shape: tuple[int, ...],
+    *,
+    size: tuple[int, int] | None = SIZE,
+    share: float = SHARE,
+) -> NDArray[np.bool_]:
+    """`correct`, from what `length` says of every mask, so that the masks need not be held together.
+
+    Args:
+        prediction: (T, K, 2) x, y in pixels of the masks; NaN is wrong.
+        truth: (T, K, 2) the same.
+        visible: (T, K).
+        lengths: (T,) of `length` with the same `size`.
+        shape: (H, W) of the masks.
+        size: as in `correct`.
+        share: as in `correct`.
+
+    Returns: as `correct`.
+    """
+    scale = np.ones(2) if size is None else np.array([size[1] / shape[1], size[0] / shape[0]])
+    distance = np.linalg.norm((prediction - truth) * scale, axis=-1)  # (T, K)
+    right: NDArray[np.bool_] = distance < share * lengths[:, None]
     return right[1:][visible[1:].astype(np.bool_)]
