@@ -58,26 +58,7 @@ def find_videos(source: str | Path | Sequence[str | Path]) -> list[Path]:
     Errors: UsageError when `source` is an empty list; RetraceError when it does not exist or names no video.
         A path in a list that does not exist is no error here: it is returned, and reported when it is opened.
     """
-    if not isinstance(source, str | Path):
-        if len(source) == 0:
-            raise UsageError("No videos were given. Give a folder, a list file or paths of videos.")
-        return _unique(path for part in source for path in find_videos(part))
-    path = Path(source)
-    if not path.exists():
-        raise RetraceError(
-            f"There is no file or folder {path}. Give a folder of videos, a video, or a list file."
-        )
-    if path.is_dir():
-        found = _search(path)
-        if not found:
-            raise RetraceError(
-                f"No videos under {path}. Expected video files (mp4, mov, avi, mkv, webm, gif, ...) "
-                "or folders of images."
-            )
-        return found
-    if path.suffix.lower() in _LISTS:
-        return _read_list(path, _search)
-    return [path]
+    return _find(source, _VIDEOS)
 
 
 def find_images(source: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -89,23 +70,7 @@ def find_images(source: str | Path | Sequence[str | Path]) -> list[Path]:
 
     Errors: as `find_videos`.
     """
-    if not isinstance(source, str | Path):
-        if len(source) == 0:
-            raise UsageError("No images were given. Give a folder, a list file or paths of images.")
-        return _unique(path for part in source for path in find_images(part))
-    path = Path(source)
-    if not path.exists():
-        raise RetraceError(
-            f"There is no file or folder {path}. Give a folder of images, an image, or a list file."
-        )
-    if path.is_dir():
-        found = _search_images(path)
-        if not found:
-            raise RetraceError(
-                f"No images under {path}. Expected image files (jpg, png, ...), in whatever subfolders."
-            )
-        return found
-    return _read_list(path, _search_images) if path.suffix.lower() in _LISTS else [path]
+    return _find(source, _IMAGES)
 
 
 def split_shards(source: str | Path | Sequence[str | Path]) -> tuple[list[Path], list[str | Path]]:
@@ -236,6 +201,47 @@ def _search_images(folder: Path) -> list[Path]:
         visible = (Path(place) / name for name in sorted(files, key=natural_key) if not name.startswith("."))
         found += [file for file in visible if file.suffix.lower() in IMAGE_SUFFIXES]
     return found
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What is looked for, in the words of messages."""
+
+    one: str
+    many: str
+    expected: str
+    search: Callable[[Path], list[Path]]
+    """A folder -> what is in it."""
+
+
+_VIDEOS = _Kind(
+    "a video",
+    "videos",
+    "video files (mp4, mov, avi, mkv, webm, gif, ...) or folders of images",
+    _search,
+)
+_IMAGES = _Kind("an image", "images", "image files (jpg, png, ...), in whatever subfolders", _search_images)
+
+
+def _find(source: str | Path | Sequence[str | Path], kind: _Kind) -> list[Path]:
+    """What `find_videos` and `find_images` do."""
+    if not isinstance(source, str | Path):
+        if len(source) == 0:
+            raise UsageError(
+                f"No {kind.many} were given. Give a folder, a list file or paths of {kind.many}."
+            )
+        return _unique(path for part in source for path in _find(part, kind))
+    path = Path(source)
+    if not path.exists():
+        raise RetraceError(
+            f"There is no file or folder {path}. Give a folder of {kind.many}, {kind.one}, or a list file."
+        )
+    if path.is_dir():
+        found = kind.search(path)
+        if not found:
+            raise RetraceError(f"No {kind.many} under {path}. Expected {kind.expected}.")
+        return found
+    return _read_list(path, kind.search) if path.suffix.lower() in _LISTS else [path]
 
 
 def _read_list(file: Path, search: Callable[[Path], list[Path]]) -> list[Path]:

@@ -95,16 +95,16 @@ class BoxWriter:
         fps: float,
     ) -> None:
         """See the class."""
-        head = {
-            "width": size[1],
-            "height": size[0],
-            "fps": fps,
-            "coordinates": "pixels, x and y of the left top corner, the frame is 0, 0, width, height",
-            "names": list(names),
-        }
         self._names = tuple(names)
         self._table = FrameTable(
-            json_path, csv_path, head, ("frame", "name", "x", "y", "w", "h", "confidence")
+            json_path,
+            csv_path,
+            kind="boxes",
+            columns=("name", "x", "y", "w", "h", "confidence"),
+            names=names,
+            size=size,
+            fps=fps,
+            coordinates="pixels, x and y of the left top corner, the frame is 0, 0, width, height",
         )
 
     def __enter__(self) -> "BoxWriter":
@@ -126,8 +126,8 @@ class BoxWriter:
             boxes.append(
                 {"name": label, **dict(zip("xywh", values, strict=True)), "confidence": round(float(sure), 4)}
             )
-            rows.append((index, label, *("" if v is None else v for v in values), round(float(sure), 4)))
-        self._table.write({"index": index, "name": name, "time": round(time, 6), "boxes": boxes}, rows)
+            rows.append((label, *values, round(float(sure), 4)))
+        self._table.write(index, name, time, boxes, rows)
 
 
 def _one_frame(boxes: Any, where: str) -> Boxes:

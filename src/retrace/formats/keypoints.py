@@ -116,16 +116,18 @@ class KeypointWriter:
         fps: float,
     ) -> None:
         """See the class."""
-        head = {
-            "width": size[1],
-            "height": size[0],
-            "fps": fps,
-            "coordinates": "pixels, x to the right, y down, centre of the first pixel at (0.5, 0.5)",
-            "names": list(names),
-            "skeleton": [list(edge) for edge in skeleton],
-        }
         self._names = tuple(names)
-        self._table = FrameTable(json_path, csv_path, head, ("frame", "name", "x", "y", "confidence"))
+        self._table = FrameTable(
+            json_path,
+            csv_path,
+            kind="keypoints",
+            columns=("name", "x", "y", "confidence"),
+            names=names,
+            size=size,
+            fps=fps,
+            coordinates="pixels, x to the right, y down, centre of the first pixel at (0.5, 0.5)",
+            head={"skeleton": [list(edge) for edge in skeleton]},
+        )
 
     def __enter__(self) -> "KeypointWriter":
         """Begin both files. Errors: RetraceError when they cannot be written."""
@@ -148,8 +150,8 @@ class KeypointWriter:
             points.append(
                 {"name": label, "x": x, "y": y, "visible": found, "confidence": round(float(sure), 4)}
             )
-            rows.append((index, label, "" if x is None else x, "" if y is None else y, round(float(sure), 4)))
-        self._table.write({"index": index, "name": name, "time": round(time, 6), "keypoints": points}, rows)
+            rows.append((label, x, y, round(float(sure), 4)))
+        self._table.write(index, name, time, points, rows)
 
 
 def _one_frame(points: Any, names: Any, skeleton: Any, where: str) -> Keypoints:

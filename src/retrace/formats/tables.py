@@ -144,15 +144,38 @@ class FrameTable:
 
     Both are written under temporary names. They appear, whole and valid, when the `with` block ends normally or is
     interrupted (KeyboardInterrupt, GeneratorExit), and not at all after any other exception.
+
+    Args:
+        json_path, csv_path: the files.
+        kind: key of what each frame lists, "keypoints" or "boxes".
+        columns: of the CSV after the frame.
+        names: of what is listed.
+        size: (H, W) of the frames.
+        fps: frames per second, for the reader of the file.
+        coordinates: what numbers mean, in words.
+        head: what else the JSON begins with.
     """
 
     def __init__(
-        self, json_path: str | Path, csv_path: str | Path, head: Mapping[str, Any], columns: Sequence[str]
+        self,
+        json_path: str | Path,
+        csv_path: str | Path,
+        *,
+        kind: str,
+        columns: Sequence[str],
+        names: Sequence[str],
+        size: tuple[int, int],
+        fps: float,
+        coordinates: str,
+        head: Mapping[str, Any] | None = None,
     ) -> None:
         """See the class."""
+        whole = {"width": size[1], "height": size[0], "fps": fps, "coordinates": coordinates}
+        whole |= {"names": list(names), **(head or {})}
         self._paths = (Path(json_path), Path(csv_path))
-        self._head = json.dumps(head, indent=1)[:-2]  # without the closing newline and brace
-        self._columns = columns
+        self._kind = kind
+        self._head = json.dumps(whole, indent=1)[:-2]  # without the closing newline and brace
+        self._columns = ("frame", *columns)
         self._stack = ExitStack()
         self._frames = 0
         self._json: TextIO
@@ -170,10 +193,26 @@ class FrameTable:
             self._stack = opening.pop_all()
         return self
 
-    def write(self, frame: Mapping[str, Any], rows: Iterable[Sequence[Any]]) -> None:
-        """Add one frame to the JSON list and its rows to the CSV."""
+    def write(
+        self,
+        index: int,
+        name: str,
+        time: float,
+        listed: Sequence[Mapping[str, Any]],
+        cells: Iterable[Sequence[Any]],
+    ) -> None:
+        """Add one frame.
+
+        Args:
+            index: its position.
+            name: of the frame.
+            time: seconds.
+            listed: what the JSON lists.
+            cells: of each row of the CSV after the frame; None is an empty one.
+        """
+        frame = {"index": index, "name": name, "time": round(time, 6), self._kind: listed}
         self._json.write(("," if self._frames else "") + "\n  " + json.dumps(frame))
-        csv.writer(self._csv).writerows(rows)
+        csv.writer(self._csv).writerows((index, *row) for row in cells)
         self._frames += 1
 
     def __exit__(self, kind: type[BaseException] | None, *details: Any) -> None:
