@@ -102,6 +102,10 @@ def test_report_stands_alone(davis: Path, tmp_path: Path) -> None:
     assert "http" not in page
     assert "same</span>" in page  # CRW's row has our protocol
     assert "radius 18" in page  # STFC3's has not
+    assert "keypoints vfs" not in page  # no difference where masks are carried
+    assert "published numbers are of 30 sequences; this folder has 3" in page
+    assert "All sequences with that number, worst first" in page
+    assert page.count("class='dot'") == 3  # right, another object, missed; false has no part of the bar
 
 
 def test_two_processes_give_the_same_bits(davis: Path, tmp_path: Path) -> None:
@@ -173,7 +177,13 @@ def test_kill_9_leaves_no_process_and_the_run_goes_on(davis: Path, tmp_path: Pat
         "davis2017", root=davis, model="copy", out=out, workers=1, progress=lambda name, _: told.append(name)
     )
     assert told == ["one", "two", "three"]
-    may = {"seconds", "sequence_seconds", "peak_megabytes_of_a_worker", "sequences_kept_from_an_earlier_run"}
+    may = {
+        "finished",
+        "seconds",
+        "sequence_seconds",
+        "peak_megabytes_of_a_worker",
+        "sequences_kept_from_an_earlier_run",
+    }
     assert {key for key, value in again.summary.items() if value != whole.summary[key]} <= may
     for file in (tmp_path / "whole" / "submission").rglob("*.png"):
         assert (out / file.relative_to(tmp_path / "whole")).read_bytes() == file.read_bytes()
@@ -331,6 +341,9 @@ def test_a_number_that_some_sequences_lack_says_so(tmp_path: Path) -> None:
     page = (tmp_path / "out" / "report.html").read_text()
     assert "0 of 2 sequences" in page
     assert "Without this number: cat, cow." in page
+    head, curves = page[: page.index('class="cards"')], page[page.index("over time") :]
+    assert "PCK, 0.2 of the root of the mask&#x27;s area; 0 of 2 sequences</span>" in head
+    assert curves[: curves.index("</section>")].count("<polyline") == 3  # both and their mean
     assert "What became of labels, by size" in page
     assert "longer side of the joints&#x27; box" in page
     assert json.loads((tmp_path / "out" / "result.json").read_text())["scores"]["PCK"] is None

@@ -115,4 +115,5 @@ OTB = Benchmark(
     encoder=encoder,
     sizes=BOXES,
     settings=PROTOCOLS,
+    official=100,
 )

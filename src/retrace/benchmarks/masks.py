@@ -237,8 +237,9 @@ DAVIS2017 = Benchmark(
     DAVIS_PATH,
     official_tables,
     sizes=OBJECTS,
+    official=30,
 )
-DAVIS2016 = replace(DAVIS2017, name="davis2016", title="DAVIS-2016", load=reader("davis2016"))
+DAVIS2016 = replace(DAVIS2017, name="davis2016", title="DAVIS-2016", load=reader("davis2016"), official=None)
 YOUTUBEVOS = Benchmark(
     "youtubevos",
     "YouTube-VOS",

@@ -139,6 +139,7 @@ VIP = Benchmark(
     _summarise,
     PATH,
     options={"carry": ("classes", "instances")},
+    official=50,
     sizes=replace(
         OBJECTS,
         of="size of the part in the frame, share of the frame",

@@ -184,6 +184,7 @@ JHMDB = Benchmark(
     PATH,
     options={"dialect": tuple(DIALECTS)},
     sizes=JHMDB_SIZES,
+    official=268,
 )
 
 # ---- BADJA

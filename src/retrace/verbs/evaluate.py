@@ -409,6 +409,7 @@ def _run(
         "threads_per_worker": 1
         if torch.device(settings["device"]).type == "cpu"
         else torch.get_num_threads(),
+        "finished": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "seconds": round(time.perf_counter() - begun, 2),
         "sequence_seconds": round(sum(result.seconds for result in outcome.results), 2),
         "sequences_kept_from_an_earlier_run": outcome.kept,

@@ -23,6 +23,7 @@ from retrace.datasets.records import Dataset, Points
 from retrace.errors import RetraceError
 from retrace.files import open_image
 from retrace.formats.davis_png import read_mask
+from retrace.metrics.ratios import mean_of_numbers
 from retrace.propagation.codecs import FrameLabels
 from retrace.propagation.protocols import PROTOCOLS
 from retrace.video.decode import frames_of
@@ -71,10 +72,13 @@ def page(
         _excluded(summary),
         _headline(task, summary),
         _section(f"All {task.items}", _bars(known, main) + _without(ranked, main)),
-        _curves(known or ranked, task),
-        _section("The five worst", _strips(folder, task, data, known[::-1][:WORST], main)),
+        _curves(ranked, task),
+        _section(
+            f"The {WORST} worst" if len(known) > WORST else f"All {task.items} with that number, worst first",
+            _strips(folder, task, data, known[::-1][:WORST], main),
+        ),
         _section("What became of labels, by size", _sizes(task.sizes, results)),
-        _section("How it was made", _settings(summary)),
+        _section("How it was made", _settings(task, summary)),
     ]
     body = "\n".join(part for part in sections if part)
     title = f"{task.title}: {escape(str(summary['model']['name']))}"
@@ -108,11 +112,12 @@ def _header(task: Benchmark, summary: Mapping[str, Any]) -> str:
     if counted["asked"] != counted["in_split"]:
         badge += f", {counted['in_split']} in the split"
     main = task.metrics[0]
-    protocol = summary["protocol"]["name"] if summary["protocol"] else "no protocol"
+    protocol = summary["protocol"]["name"] if summary["protocol"] else "a baseline, no protocol"
     return (
         f'<header><p class="kind">{escape(task.title)} &middot; {escape(summary["split"])}</p>'
         f"<h1>{escape(str(summary['model']['name']))}</h1>"
-        f'<p class="big"><b>{shown(summary["scores"][main.key], main)}</b> <span>{escape(main.label)}</span></p>'
+        f'<p class="big"><b>{shown(summary["scores"][main.key], main)}</b> '
+        f"<span>{escape(main.label)}{_unit(main)}{_partly(main, task, summary)}</span></p>"
         f'<p><span class="badge{"" if whole else " warn"}">{badge}</span> <span class="badge">{escape(protocol)}</span>'
         + "".join(
             f' <span class="badge">{escape(k)}: {escape(v)}</span>' for k, v in summary["options"].items()
@@ -124,20 +129,22 @@ def _header(task: Benchmark, summary: Mapping[str, Any]) -> str:
 
 
 def _cards(task: Benchmark, summary: Mapping[str, Any]) -> str:
-    scored = summary["sequences"]["scored"]
-
-    def partly(metric: Metric) -> str:
-        """Of how many sequences the number is, where that is not all of them."""
-        counted = summary["sequences_with_a_number"][metric.key]
-        return "" if counted == scored else f"; {counted} of {scored} {task.items}"
-
     cards = "".join(
-        f"<div><b>{shown(summary['scores'].get(m.key), m)}</b><span>{escape(m.label)}"
-        f"{'' if m.unit == 'share' else f' ({m.unit})'}{'' if m.higher_is_better else ' &darr;'}"
-        f"{partly(m)}</span></div>"
+        f"<div><b>{shown(summary['scores'].get(m.key), m)}</b><span>{escape(m.label)}{_unit(m)}"
+        f"{'' if m.higher_is_better else ' &darr;'}{_partly(m, task, summary)}</span></div>"
         for m in task.metrics
     )
     return f'<div class="cards">{cards}</div>'
+
+
+def _unit(metric: Metric) -> str:
+    return "" if metric.unit == "share" else f" ({metric.unit})"
+
+
+def _partly(metric: Metric, task: Benchmark, summary: Mapping[str, Any]) -> str:
+    """Of how many sequences the number is, where that is not all of them."""
+    scored, counted = summary["sequences"]["scored"], summary["sequences_with_a_number"][metric.key]
+    return "" if counted == scored else f"; {counted} of {scored} {task.items}"
 
 
 def _excluded(summary: Mapping[str, Any]) -> str:
@@ -202,8 +209,11 @@ def _headline(task: Benchmark, summary: Mapping[str, Any]) -> str:
     return _section(
         "Beside published numbers",
         part
-        + f"<table><thead><tr><th>method</th><th>backbone</th>{head}<th>protocol, and where it differs from this "
-        "run's</th></tr></thead><tbody>" + "".join(text for _, text in entries) + "</tbody></table>",
+        + f"<div class='wide'><table><thead><tr><th>method</th><th>backbone</th>{head}<th>protocol, and where it "
+        "differs from this run's</th></tr></thead><tbody>"
+        + "".join(text for _, text in entries)
+        + "</tbody></table></div><p class='hint'>Not known: the settings behind that number are not among the "
+        "protocols here. docs/protocols.md explains the settings; weights and training data differ in every row.</p>",
     )
 
 
@@ -224,14 +234,27 @@ def _differences(row: Published, task: Benchmark, summary: Mapping[str, Any]) ->
     if summary["protocol"] is None:
         return escape(name)
     ours, theirs = _flat(summary["protocol"]), _flat(asdict(known[name]))
+    idle = _IDLE.get(task.label, ())
     differing = [
-        f"{key} {_word(theirs[key])}" for key in theirs if _word(theirs[key]) != _word(ours.get(key))
+        f"{key} {_word(theirs[key])}"
+        for key in theirs
+        if key not in idle and _word(theirs[key]) != _word(ours.get(key))
     ]
     options = row.options.get(task.name, {})
     differing += [f"{key} {value}" for key, value in options.items() if summary["options"].get(key) != value]
     if not differing:
         return f"{escape(name)} <span class='same'>same</span>"
     return f"{escape(name)} <span class='differs'>&ne;</span> <span class='hint'>{escape(', '.join(differing))}</span>"
+
+
+_OF_MASKS = ("seed", "seed_at", "read_at", "output", "min_pixels")
+_IDLE: Mapping[str, tuple[str, ...]] = {
+    "mask": ("keypoints",),
+    "parts": ("keypoints",),
+    "keypoints": _OF_MASKS,
+    "points": _OF_MASKS,
+}
+"""Kind of label -> settings of a protocol that do nothing to it."""
 
 
 def _flat(protocol: Mapping[str, Any]) -> dict[str, Any]:
@@ -275,8 +298,9 @@ def _bars(ranked: Sequence[SequenceResult], metric: Metric) -> str:
         f"<title>{escape(r.name)} {shown(v, metric)}</title></rect>"
         for k, (r, v) in enumerate(zip(ranked, values, strict=True))
     )
-    return f'<svg viewBox="0 0 1000 155" role="img" aria-label="sorted bars">{bars}</svg>' + _ends(
-        ranked, metric
+    return (
+        f'<div class="wide"><svg viewBox="0 0 1000 155" role="img" aria-label="sorted bars">{bars}</svg></div>'
+        + _ends(ranked, metric)
     )
 
 
@@ -294,12 +318,18 @@ def _ends(ranked: Sequence[SequenceResult], metric: Metric) -> str:
 
 
 def _curves(ranked: Sequence[SequenceResult], task: Benchmark) -> str:
-    """Per-frame values of all sequences over their relative time, the mean and the five worst on top."""
+    """Per-frame values of all sequences over their relative time, the mean and the worst in them on top."""
     metric = next(
         (m for m in (*task.metrics[1:], task.metrics[0]) if any(m.key in r.frames for r in ranked)), None
     )
-    drawn = [r for r in ranked if metric is not None and len(r.frames.get(metric.key, [])) > 1]
-    if metric is None or not drawn:
+    if metric is None:
+        return ""
+    drawn = sorted(
+        (r for r in ranked if len(r.frames.get(metric.key, [])) > 1),
+        key=lambda r: _order(mean_of_numbers(r.frames[metric.key]), metric),
+        reverse=metric.higher_is_better,
+    )
+    if not drawn:
         return ""
     grid = np.linspace(0, 1, 101)
     lines = []
@@ -320,7 +350,7 @@ def _curves(ranked: Sequence[SequenceResult], task: Benchmark) -> str:
     parts.append(_line(mean, top, "var(--text)", 3.0))
     ticks = "".join(
         f'<line x1="40" x2="980" y1="{260 - 240 * t:.0f}" y2="{260 - 240 * t:.0f}" class="grid"/>'
-        f'<text x="34" y="{264 - 240 * t:.0f}" text-anchor="end">{shown(t * top, metric)}</text>'
+        f'<text x="34" y="{264 - 240 * t:.0f}" text-anchor="end">{_tick(t * top, metric)}</text>'
         for t in (0, 0.25, 0.5, 0.75, 1)
     )
     ticks += "".join(
@@ -331,13 +361,19 @@ def _curves(ranked: Sequence[SequenceResult], task: Benchmark) -> str:
         f"<span><i style='background:{COLOURS[n % len(COLOURS)]}'></i>{escape(drawn[k].name)}</span>"
         for n, k in enumerate(worst)
     )
+    others = f" Grey: the other {task.items}." if len(drawn) > WORST else ""
     return (
-        f"<section><h2>{escape(metric.label)} over time</h2>"
-        f'<svg viewBox="0 0 1000 290" role="img" aria-label="{escape(metric.label)} over time">'
-        f"{ticks}{''.join(parts)}</svg>"
+        f"<section><h2>{escape(metric.label)}{_unit(metric)} over time</h2>"
+        f'<div class="wide"><svg viewBox="0 0 1000 290" role="img" aria-label="{escape(metric.label)} over time">'
+        f"{ticks}{''.join(parts)}</svg></div>"
         f'<p class="legend">{legend}</p>'
-        '<p class="hint">Across: share of the video. Grey: the other sequences.</p></section>'
+        f"<p class='hint'>Across: share of the video.{others}</p></section>"
     )
+
+
+def _tick(value: float, metric: Metric) -> str:
+    """A number at an axis."""
+    return f"{100 * value:g}" if metric.unit == "share" else f"{value:.3g}"
 
 
 def _line(values: NDArray[np.float64], top: float, colour: str, width: float) -> str:
@@ -379,16 +415,17 @@ def _strips(
     return f"<p class='hint'>{_SHOWN[task.label]}</p>" + "".join(blocks) if blocks else ""
 
 
-_OUTLINES = "Filled: carried. White outline: the truth. Numbers are frames."
-_DISCS = "Discs: carried. Rings: the truth; a line joins the two. Numbers are frames."
+_OUTLINES = "Filled: carried. White outline: the truth. Numbers are frames, the first is 0."
+_DISCS = "Discs: carried. Rings: the truth; a line joins the two. Numbers are frames, the first is 0."
 _SHOWN = {
     "mask": _OUTLINES,
     "parts": _OUTLINES,
     "keypoints": _DISCS,
     "points": _DISCS,
-    "boxes": "Orange: carried. White: the truth. Numbers are frames.",
-    "texture": "Painted: carried stripes. White outline: the object. Numbers are frames.",
-    "frame": f"From above: the frame {max(GAPS)} before, what was made of its colours, the frame. Numbers are frames.",
+    "boxes": "Orange: carried. White: the truth. Numbers are frames, the first is 0.",
+    "texture": "Painted: carried stripes. White outline: the object. Numbers are frames, the first is 0.",
+    "frame": f"From above: the frame {max(GAPS)} before, what was made of its colours, the frame. "
+    "Numbers are frames, the first is 0.",
     "flow": "Hue is direction, saturation length; white stands still, black is not known.",
 }
 """What the pictures of each kind of label show."""
@@ -572,15 +609,19 @@ def _sizes(table: SizeTable | None, results: Sequence[SequenceResult]) -> str:
         )
         numbers = "".join(f"<td class='n'>{100 * share:.1f}</td>" for share in shares)
         rows += f"<tr><td>{name}</td><td class='stack'><span>{bar}</span></td>{numbers}</tr>"
-    heads = "".join(f"<th class='n'>{name}</th>" for name in table.outcomes)
+    dots = [f"<i class='dot' style='background:{colour}'></i>" for colour in colours]
+    dots += [""] * (len(table.outcomes) - table.whole)  # what comes on top has no part of the bar
+    heads = "".join(f"<th class='n'>{dot}{name}</th>" for dot, name in zip(dots, table.outcomes, strict=True))
     return (
-        f"<table><thead><tr><th>{escape(table.of)}</th><th></th>"
-        f"{heads}</tr></thead><tbody>{rows}</tbody></table><p class='hint'>{escape(table.unit)}</p>"
+        f"<div class='wide'><table><thead><tr><th>{escape(table.of)}</th><th></th>"
+        f"{heads}</tr></thead><tbody>{rows}</tbody></table></div><p class='hint'>{escape(table.unit)}</p>"
     )
 
 
-def _settings(summary: Mapping[str, Any]) -> str:
+def _settings(task: Benchmark, summary: Mapping[str, Any]) -> str:
     model = summary["model"]
+    kept = summary["sequences_kept_from_an_earlier_run"]
+    earlier = f", of {kept} of them in an earlier run" if kept else ""
     rows: list[tuple[str, Any]] = [
         ("encoder", model["name"]),
         ("its hash", model["sha256"] or "none: a baseline"),
@@ -598,10 +639,11 @@ def _settings(summary: Mapping[str, Any]) -> str:
     rows += [
         ("data", f"{summary['root']}, {summary['split']}"),
         ("computed on", f"{summary['device']}, {summary['dtype']}"),
+        ("finished", summary["finished"]),
         ("processes", str(summary["workers"])),
         (
             "time",
-            f"{summary['seconds']:.0f} s ({summary['sequence_seconds']:.0f} s summed over sequences)",
+            f"{summary['seconds']:.0f} s ({summary['sequence_seconds']:.0f} s summed over {task.items}{earlier})",
         ),
         ("memory", f"at most {summary['peak_megabytes_of_a_worker']} MB in one process"),
         ("machine", summary["machine"]),
@@ -661,9 +703,12 @@ svg { width: 100%; height: auto; display: block; } svg text { fill: var(--muted)
 .strip { display: grid; grid-template-columns: repeat(5, 1fr); gap: 6px; }
 figure { margin: 0; } figure img { width: 100%; display: block; border-radius: 6px; }
 figcaption { color: var(--muted); font-size: 12px; }
+.wide { overflow-x: auto; }
+.dot { display: inline-block; width: 9px; height: 9px; border-radius: 99px; margin-right: 6px; }
 .stack { width: 45%; }
 .stack span { display: flex; height: 15px; border-radius: 4px; overflow: hidden; margin-top: 3px; }
 .settings th { width: 140px; } .settings td { overflow-wrap: anywhere; }
-@media (max-width: 640px) { .strip { grid-template-columns: repeat(2, 1fr); }
+@media (max-width: 640px) { main { padding: 24px 16px 60px; } .wide > * { min-width: 680px; }
+  .strip { grid-template-columns: repeat(2, 1fr); }
   .bar { grid-template-columns: 110px 1fr 48px; } }
 </style>"""
