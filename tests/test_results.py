@@ -4,11 +4,20 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import learning, pages, quality, viewpoint
+from benchmarks import learning, pages, quality, unseen, viewpoint
 
 
-@pytest.mark.parametrize("measurements", [quality, learning, viewpoint], ids=lambda module: module.__name__)
-def test_the_table_is_that_of_the_file(measurements: ModuleType) -> None:
-    """docs/results.md holds the tables of benchmarks/*.json, to the digit."""
+@pytest.mark.parametrize(
+    ("measurements", "page"),
+    [
+        (quality, "results.md"),
+        (learning, "results.md"),
+        (viewpoint, "results.md"),
+        (unseen, "protocols.md"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_the_table_is_that_of_the_file(measurements: ModuleType, page: str) -> None:
+    """The pages hold the tables of benchmarks/*.json, to the digit."""
     name = measurements.__name__.removeprefix("benchmarks.")
-    assert pages.shown(name, "results.md") == measurements.table(pages.load(name))
+    assert pages.shown(name, page) == measurements.table(pages.load(name))
