@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from retrace.verbs.evaluate import evaluate
     from retrace.verbs.export import export
     from retrace.verbs.propagate import propagate
+    from retrace.verbs.study import study
     from retrace.verbs.track import track
     from retrace.verbs.train import train
 
@@ -41,6 +42,7 @@ __all__ = [
     "propagate",
     "render",
     "save",
+    "study",
     "track",
     "train",
 ]
@@ -60,6 +62,7 @@ _HOME = {
     "evaluate": "retrace.verbs.evaluate",
     "export": "retrace.verbs.export",
     "propagate": "retrace.verbs.propagate",
+    "study": "retrace.verbs.study",
     "track": "retrace.verbs.track",
     "train": "retrace.verbs.train",
 }

@@ -19,6 +19,7 @@ VERBS: dict[str, str] = {
     "track": "follow boxes through a video",
     "evaluate": "score an encoder on a benchmark as its official tool does",
     "train": "learn an encoder from unlabelled video",
+    "study": "make a paper's experiment again at laptop size: table, numbers, figure",
     "data": "check, index and pack footage, check benchmarks, export results to labelling tools",
     "weights": "list the encoders that ship with Retrace, look into a checkpoint, convert a published one",
     "visualize": "draw affinities of two frames, PCA of features, training curves",

@@ -340,13 +340,18 @@ def export_run(run: str | Path, path: str | Path, *, half: bool = False) -> Mode
         run.name,
         " and ".join(part for part in (data, synthetic) if part),
         int(content["global_step"]),
-        _below("averaged." if config.ema > 0 else "method.encoder.", content["state_dict"]),
+        encoder_state(config, content),
         _below("method.head.", content["state_dict"]),
         {},
         content["retrace"].get("commit"),
     )
     encoders.save(model, path, half=half)
     return model
+
+
+def encoder_state(config: TrainConfig, checkpoint: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The weights of the encoder that would be exported, of what `read_checkpoint` returned."""
+    return _below("averaged." if config.ema > 0 else "method.encoder.", checkpoint["state_dict"])
 
 
 def _below(prefix: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
