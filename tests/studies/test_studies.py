@@ -102,7 +102,7 @@ def test_a_wrong_file_is_refused_with_the_key(
 ) -> None:
     """A sentence that names what is wrong."""
     with pytest.raises(UsageError, match=sentence):
-        studies.load(written(tmp_path, **changes))
+        studies.load(written(tmp_path, **{"sizes": {"small": {}}, **changes}))
 
 
 def test_an_unknown_study_and_a_file_that_is_none(tmp_path: Path) -> None:
