@@ -16,6 +16,7 @@ from PIL import Image
 import retrace
 from retrace.errors import RetraceError, UsageError
 from retrace.formats.keypoints import read_keypoints
+from retrace.formats.labels import LabelSet, read_labels
 from retrace.formats.rle import brush, coco_mask, from_runs
 from retrace.verbs.export import TOOLS, export
 from retrace.verbs.output import OURS, ResultWriter
@@ -286,6 +287,34 @@ def test_keypoints_as_labelled_images_of_deeplabcut(make: Callable[..., Path], f
     assert [row[2] for row in rows[3:]] == ["img09.png", "img10.png", "img11.png"]
     with open(export(make("keypoints", video=frames), "deeplabcut-labels").path, newline="") as file:
         assert [row[:3] for row in csv.reader(file)][3] == ["labeled-data", "frames", "a0.png"]
+
+
+@pytest.mark.parametrize("to", ["coco", "cvat", "labelstudio"])
+@pytest.mark.parametrize("video", ["clip.mp4", "frames"])
+def test_what_was_exported_is_read_as_labels(
+    make: Callable[..., Path], frames: str, to: str, video: str
+) -> None:
+    """Masks to the pixel and the id; boxes and keypoints to the digits of the file; later frames as corrections."""
+    first, names = (0, ["a0", "a1", "a2"]) if video == "frames" else (4, None)
+
+    def back(kind: str, **settings: str) -> LabelSet:
+        path = export(make(kind, video=video, first=first), to, **settings).path
+        return read_labels(path, size=(H, W), names=names, num_frames=first + 3)
+
+    drawn = back("mask", prefix="some/where/" if to != "cvat" else "")
+    assert (drawn.kind, list(drawn.frames)) == ("mask", [first, first + 1, first + 2])
+    for t in range(3):
+        np.testing.assert_array_equal(drawn.frames[first + t].ids, masks(t))
+    boxes = back("boxes")
+    assert boxes.kind == "boxes"
+    for t in range(3):
+        assert boxes.frames[first + t].names == ("car & <co>", "dog")
+        np.testing.assert_allclose(boxes.frames[first + t].xywh, BOXES[t], atol=2e-3)
+    points = back("keypoints")
+    assert points.kind == "keypoints"
+    for t in range(3):
+        assert points.frames[first + t].names == ("nose", "tail")
+        np.testing.assert_allclose(points.frames[first + t].xy, POINTS[t], atol=2e-3)
 
 
 def test_after_a_real_run(tmp_path: Path, frames: str) -> None:

@@ -33,7 +33,8 @@ def build_parser() -> Parser:
         "--labels",
         required=True,
         metavar="FILE",
-        help="labels of frame 0, or a folder of masks of several frames",
+        help="labels of frame 0; a folder of masks of several frames; or what COCO, CVAT (XML) or Label Studio (JSON) "
+        "exported",
     )
     add(
         "--kind",

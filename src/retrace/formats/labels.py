@@ -16,8 +16,9 @@ from retrace.files import open_image
 from retrace.formats.boxes import Boxes, boxes_from_object, read_boxes
 from retrace.formats.davis_png import Mask, mask_from_array, read_mask
 from retrace.formats.keypoints import Keypoints, keypoints_from_object, read_keypoints
-from retrace.formats.tables import read_json
+from retrace.formats.tables import read_any_json, read_json, read_text
 from retrace.formats.textures import Texture, read_texture, texture_from_array
+from retrace.formats.tools import is_tool_json, read_tool_json, read_tool_xml
 
 Kind = Literal["mask", "parts", "keypoints", "boxes", "texture"]
 """What a label is. "parts" are masks whose ids are classes (VIP); they are carried exactly like objects."""
@@ -55,7 +56,8 @@ def read_labels(
     Args:
         labels: an image (mask, part map, RGBA texture) for frame 0; a folder of masks named like frames (frame
             folder) or by
-            frame number (video); a keypoint or box file (JSON, CSV); ids (H, W), colours (H, W, 3) or texture
+            frame number (video); a keypoint or box file (JSON, CSV); what a labelling tool exported (COCO and Label
+            Studio as JSON, CVAT as XML, see `formats.tools`); ids (H, W), colours (H, W, 3) or texture
             (H, W, 4) as array; the content of such a JSON as dict; a dict of frame position -> array.
         size: (H, W) of the frames.
         num_frames: length of the video when known; labels beyond it are refused.
@@ -77,7 +79,7 @@ def read_labels(
         found = (
             _from_folder(path, size, names, num_frames, kind)
             if path.is_dir()
-            else _from_file(path, size, kind)
+            else _from_file(path, size, kind, names)
         )
     elif isinstance(labels, np.ndarray):
         found = LabelSet(
@@ -104,14 +106,24 @@ def read_labels(
     return found
 
 
-def _from_file(path: Path, size: tuple[int, int], kind: str) -> LabelSet:
+def _from_file(path: Path, size: tuple[int, int], kind: str, frames: Sequence[str] | None) -> LabelSet:
     sha = hashlib.sha256(path.read_bytes()).hexdigest()
     suffix = path.suffix.lower()
-    if suffix not in (".json", ".csv", *IMAGE_SUFFIXES):
+    if suffix not in (".json", ".csv", ".xml", *IMAGE_SUFFIXES):
         raise RetraceError(
             f"Labels {path} have the ending {suffix or '(none)'}, which is no label format. Give a mask or "
-            "texture PNG, or a JSON or CSV."
+            "texture PNG, a JSON or CSV, or CVAT's XML."
         )
+    content = read_any_json(path, "label") if suffix == ".json" else None
+    if suffix == ".xml" or is_tool_json(content):
+        if kind == "texture":
+            raise UsageError(f"{path} holds no painted texture, which is an image. Choose another --kind.")
+        told, labels = (
+            read_tool_xml(read_text(path, "label"), str(path), size=size, names=frames, kind=kind)
+            if suffix == ".xml"
+            else read_tool_json(content, str(path), size=size, names=frames, kind=kind)
+        )
+        return LabelSet("parts" if kind == "parts" else told, dict(labels), str(path), sha)
     actual = _file_kind(path, suffix, kind)
     if suffix in (".json", ".csv"):
         if actual not in ("keypoints", "boxes"):

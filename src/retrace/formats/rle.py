@@ -114,6 +114,41 @@ def brush(mask: NDArray[np.bool_]) -> list[int]:
     return list(_bytes(_brush_bits(mask)))
 
 
+def brush_mask(rle: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The mask (H, W) of Label Studio's `rle`: where the last of four channels is not 0.
+
+    Errors: ValueError for a stream that breaks off, is of another size, or of other values than bytes.
+    """
+    height, width = size
+    text = "".join(f"{int(byte):08b}" for byte in bytes(rle))
+    place = 0
+
+    def take(bits: int) -> int:
+        nonlocal place
+        if place + bits > len(text):
+            raise ValueError("the stream of a brush breaks off")
+        place += bits
+        return int(text[place - bits : place], 2)
+
+    total, value_bits = take(32), take(5) + 1
+    if total != height * width * _CHANNELS:
+        raise ValueError(f"a brush of {total} values, expected {_CHANNELS} x {height} x {width}")
+    count_bits = [take(4) + 1 for _ in _COUNT_BITS]
+    values = np.zeros(total, np.uint32)
+    done = 0
+    while done < total:
+        repeated = take(1)
+        count = take(count_bits[take(2)]) + 1
+        if done + count > total:
+            raise ValueError("the stream of a brush is longer than its mask")
+        if repeated:
+            values[done : done + count] = take(value_bits)
+        else:
+            values[done : done + count] = [take(value_bits) for _ in range(count)]
+        done += count
+    return np.asarray(values.reshape(height, width, _CHANNELS)[..., -1] != 0)
+
+
 def _brush_bits(mask: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
     """(value, number of bits) of each part of the stream."""
     yield mask.size * _CHANNELS, 32

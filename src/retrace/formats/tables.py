@@ -17,20 +17,28 @@ def read_json(path: Path, what: str) -> Mapping[str, Any]:
 
     Errors: RetraceError naming the file, the line where it breaks, and what was expected.
     """
-    text = _read_text(path, what)
+    content = read_any_json(path, what)
+    if not isinstance(content, dict):
+        raise RetraceError(
+            f"{path} holds a JSON {type(content).__name__}, expected an object {{...}} with the {what}s of a frame."
+        )
+    return content
+
+
+def read_any_json(path: Path, what: str) -> Any:
+    """Read a JSON file, whatever it holds.
+
+    Errors: RetraceError naming the file and the line where it breaks.
+    """
+    text = read_text(path, what)
     try:
-        content = json.loads(text)
+        return json.loads(text)
     except RecursionError as error:
         raise RetraceError(f"{path} nests JSON lists thousands deep. Correct or export it again.") from error
     except json.JSONDecodeError as error:
         raise RetraceError(
             f"{path} is not valid JSON (line {error.lineno}: {error.msg}). Correct or export it again."
         ) from error
-    if not isinstance(content, dict):
-        raise RetraceError(
-            f"{path} holds a JSON {type(content).__name__}, expected an object {{...}} with the {what}s of a frame."
-        )
-    return content
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -67,7 +75,7 @@ def read_lines(path: Path, what: str) -> list[str]:
 
     Errors: RetraceError when it is missing, no text, or cannot be read.
     """
-    return _read_text(path, what).splitlines()
+    return read_text(path, what).splitlines()
 
 
 def number(value: Any, where: str) -> float:
@@ -224,7 +232,8 @@ class FrameTable:
         self._stack.close()
 
 
-def _read_text(path: Path, what: str) -> str:
+def read_text(path: Path, what: str) -> str:
+    """A text file that a person named as their `what`. Errors: RetraceError when it is missing, or no text."""
     if not path.is_file():
         raise RetraceError(f"There is no {what} file {path}. Check the path.")
     try:
