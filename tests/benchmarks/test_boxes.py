@@ -82,6 +82,18 @@ def test_scores_are_those_of_the_written_file(tmp_path: Path) -> None:
     assert both["success"] == pytest.approx((20 / 21 + success) / 2)
 
 
+def test_a_lost_box_has_no_overlap(tmp_path: Path) -> None:
+    """It counts as 0 in the mean IoU and over time; a frame whose truth is not known counts nowhere."""
+
+    def read(frame: int) -> NDArray[np.float64]:
+        return truth(frame) if frame != 4 else np.full((1, 4), np.nan)
+
+    boxes = [truth(0), truth(1), np.full((1, 4), np.nan), truth(3), truth(4)]
+    result = TASK.score(clip(read), Knowing(boxes), Submission(tmp_path), OPTIONS)
+    assert result.scores["mean_IoU"] == pytest.approx(2 / 3)
+    np.testing.assert_allclose(result.frames["mean_IoU"], [1, 0, 1, np.nan])
+
+
 def test_pysot_counts_frames_without_a_box_otherwise(tmp_path: Path) -> None:
     """A frame whose truth has no size fails at every overlap there; got10k's toolkit lets it pass none, too."""
 

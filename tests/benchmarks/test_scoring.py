@@ -414,6 +414,17 @@ def test_kitti_flow(tmp_path: Path) -> None:
     assert together["EPE_noc"] == pytest.approx(2)
 
 
+@pytest.mark.parametrize("name", ["kitti", "sintel", "middlebury"])
+def test_a_flow_that_is_no_number_is_no_good_flow(tmp_path: Path, name: str) -> None:
+    """NaN exceeds no threshold, so it would be no outlier; the pair is left out instead, and nothing is written."""
+    truth, off = known_flow()
+    off[3, 4, 0] = np.nan
+    pair = Sequence("clip", np.zeros((2, H, W, 3), np.uint8), 2, (H, W), (0,), lambda t: truth, {})
+    with pytest.raises(RetraceError, match=f"clip: 1 of {H * W} pixels have no finite flow"):
+        BENCHMARKS[name].score(pair, Knowing([off]), Submission(tmp_path / "out"), options(name))
+    assert not (tmp_path / "out").exists()
+
+
 def test_sintel_flow(tmp_path: Path) -> None:
     """Pixels seen in both frames, hidden ones, and by their true length."""
     truth, off = known_flow()

@@ -74,7 +74,10 @@ def _otb(
     lines = [",".join(f"{value:.3f}" for value in box) for box in written]
     submission.text(PATH.format(sequence=sequence.name), "\n".join(lines) + "\n")
     curves = _curves(written, truth + FIRST_PIXEL, options["toolkit"])
-    overlap = iou(found, truth)
+    lost = np.isnan(found).any(axis=1) & np.isfinite(truth).all(axis=1)
+    overlap = np.where(
+        lost, 0.0, iou(found, truth)
+    )  # as the curves count it: a lost box is a miss, not a gap
     height, width = sequence.size or (0, 0)
     areas = truth[:, 2:].clip(0).prod(1) / max(height * width, 1)
     later = range(1, len(truth))

@@ -96,8 +96,17 @@ def _carried(
     path: str,
     write: Callable[[Path, Floats], None],
 ) -> tuple[Floats, Path]:
-    """The flow of a pair, and the file that it was written to."""
+    """The flow of a pair, and the file that it was written to.
+
+    Errors: RetraceError when some pixel has no finite flow.
+    """
     uv = flow_of(sequence, carrier, smooth=options["smooth"] == "yes")
+    if not np.isfinite(uv).all():  # no comparison holds for NaN: it would count as no outlier
+        unknown = int((~np.isfinite(uv)).any(-1).sum())
+        raise RetraceError(
+            f"{sequence.name}: {unknown} of {uv.shape[0] * uv.shape[1]} pixels have no finite flow. The encoder's "
+            "features hold values that are not numbers; try --dtype float32."
+        )
     name = path.format(sequence=sequence.name)
     submission.file(name, lambda file: write(file, uv))
     return uv, submission.folder / name
