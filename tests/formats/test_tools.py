@@ -122,6 +122,18 @@ def test_things_of_one_name(tmp_path: Path) -> None:
     np.testing.assert_array_equal(told.frames[2].xywh, [[1, 2, 8, 2], [1, 2, 6, 2], [np.nan] * 4])
 
 
+def test_what_was_skipped_does_not_count(tmp_path: Path) -> None:
+    """Of a task's annotations the first that its annotator kept."""
+    square = {"type": "rectanglelabels", "value": {"x": 0, "y": 0, "width": 50, "height": 25}}
+    square["value"] |= {"rectanglelabels": ["dog"]}
+    done = task({**square})
+    done["annotations"] = [
+        {"was_cancelled": True, "result": [{"type": "ellipselabels"}]},
+        *done["annotations"],
+    ]
+    np.testing.assert_array_equal(labels(tmp_path, [done]).frames[3].xywh, [[0, 0, W / 2, H / 4]])
+
+
 def test_brush_of_literal_values() -> None:
     """The stream may hold values one by one; ours has runs only. The last channel counts."""
     bits = f"{8:032b}{7:05b}" + "".join(f"{b - 1:04b}" for b in (3, 4, 8, 16))

@@ -4,7 +4,7 @@
 * **CVAT**, "for images" and "for video": `mask`, `polygon`, `box`, `points` of one point. Of a track the key frames
   that are not outside count.
 * **Label Studio**: `brushlabels`, `polygonlabels`, `rectanglelabels`, `keypointlabels` of images, `videorectangle` of
-  videos; of a task the first annotation, or without one the first prediction.
+  videos; of a task the first annotation that was not skipped, or without one the first prediction.
 
 Which frame an image is says its name: in a folder of frames it is the name of one, in a video the number at its end
 (`frame_000012.png`) is the frame's, counted from 0. One image without a number is frame 0.
@@ -44,9 +44,14 @@ class _Thing:
     kind: Kind
     label: str
     value: Any
-    """(H, W) bool; x, y; or x, y, w, h. Pixels, the left top corner of the frame is 0, 0."""
+    """A mask's bits, row by row (a file may hold thousands of masks); x, y; or x, y, w, h. Pixels, the left top corner
+    of the frame is 0, 0."""
     owner: str | None = None
     """Which thing it is in every frame, where the file says so."""
+
+
+def _drawn(label: str, mask: NDArray[np.bool_], owner: str | None = None) -> _Thing:
+    return _Thing("mask", label, np.packbits(mask), owner)
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,7 @@ def _coco(content: Mapping[str, Any], where: str, size: Size) -> Iterator[_Image
                 if seen > 0:
                     things.append(_Thing("keypoints", str(joint), (x + 0.5, y + 0.5)))
         elif outline := annotation.get("segmentation"):
-            things.append(_Thing("mask", label, _coco_outline(outline, size)))
+            things.append(_drawn(label, _coco_outline(outline, size)))
         elif annotation.get("bbox"):
             things.append(_Thing("boxes", label, annotation["bbox"]))
     yield from images.values()
@@ -189,9 +194,9 @@ def _cvat_shape(
         mask = np.zeros(size, np.bool_)
         counts = [int(count) for count in shape.attrib["rle"].split(",")]
         mask[y : y + h, x : x + w] = from_runs(counts, w * h).reshape(h, w)
-        yield _Thing("mask", name, mask, owner)
+        yield _drawn(name, mask, owner)
     elif shape.tag == "polygon":
-        yield _Thing("mask", name, polygon_mask(_cvat_points(shape), size), owner)
+        yield _drawn(name, polygon_mask(_cvat_points(shape), size), owner)
     elif shape.tag == "box":
         x0, y0, x1, y1 = (float(shape.attrib[key]) for key in ("xtl", "ytl", "xbr", "ybr"))
         yield _Thing("boxes", name, (x0, y0, x1 - x0, y1 - y0), owner)
@@ -211,7 +216,8 @@ def _cvat_points(shape: ElementTree.Element) -> NDArray[np.float64]:
 
 def _labelstudio(tasks: list[Any], where: str, size: Size) -> Iterator[_Image]:
     for task in tasks:
-        done = task.get("annotations") or task.get("predictions") or [{"result": []}]
+        done = [a for a in task.get("annotations") or [] if not a.get("was_cancelled")]
+        done = done or task.get("predictions") or [{"result": []}]
         address = next((str(v) for v in task["data"].values() if isinstance(v, str)), "")
         image = _Image(address, None)
         tracked: dict[int, _Image] = {}
@@ -230,7 +236,7 @@ def _labelstudio(tasks: list[Any], where: str, size: Size) -> Iterator[_Image]:
                     label = str(value["labels"][0])
                     here.things.append(_Thing("boxes", label, _percent_box(box, size), str(region["id"])))
             elif kind in _REGIONS:
-                image.things.append(_Thing(_REGIONS[kind], str(value[kind][0]), _region(kind, value, size)))
+                image.things.append(_region(kind, value, size))
             else:
                 raise ValueError(
                     f"a region is of type {kind}; expected {', '.join(_REGIONS)} or videorectangle"
@@ -239,26 +245,23 @@ def _labelstudio(tasks: list[Any], where: str, size: Size) -> Iterator[_Image]:
         yield from tracked.values()
 
 
-_REGIONS: dict[str, Kind] = {
-    "brushlabels": "mask",
-    "polygonlabels": "mask",
-    "rectanglelabels": "boxes",
-    "keypointlabels": "keypoints",
-}
+_REGIONS = ("brushlabels", "polygonlabels", "rectanglelabels", "keypointlabels")
 _NO_PLACE = ("choices", "textarea", "rating", "number", "datetime", "taxonomy", "relation", "timelinelabels")
 """Types of results that say something about a task and lie nowhere in a frame."""
 
 
-def _region(kind: str, value: Mapping[str, Any], size: Size) -> Any:
-    """Mask, box or point of a region, in pixels."""
+def _region(kind: str, value: Mapping[str, Any], size: Size) -> _Thing:
+    label = str(value[kind][0])
     scale = np.array([size[1], size[0]]) / 100
     if kind == "brushlabels":
-        return brush_mask(value["rle"], size)
+        return _drawn(label, brush_mask(value["rle"], size))
     if kind == "polygonlabels":
-        return polygon_mask(np.array(value["points"], dtype=np.float64).reshape(-1, 2) * scale, size)
+        points = np.array(value["points"], dtype=np.float64).reshape(-1, 2)
+        return _drawn(label, polygon_mask(points * scale, size))
     if kind == "rectanglelabels":
-        return _percent_box(value, size)
-    return tuple((np.array([value["x"], value["y"]], dtype=np.float64) * scale).tolist())
+        return _Thing("boxes", label, _percent_box(value, size))
+    xy = np.array([value["x"], value["y"]], dtype=np.float64) * scale
+    return _Thing("keypoints", label, tuple(xy.tolist()))
 
 
 def _percent_box(value: Mapping[str, Any], size: Size) -> tuple[float, ...]:
@@ -359,8 +362,8 @@ def _masks(frames: Mapping[int, list[tuple[str, Any]]], where: str, size: Size) 
     masks = {}
     for frame, things in frames.items():
         drawn = np.zeros(size, np.uint8)
-        for name, mask in things:
-            drawn[mask] = ids[name]
+        for name, bits in things:
+            drawn[np.unpackbits(bits, count=drawn.size).reshape(size) > 0] = ids[name]
         red_green_blue = {int(i): tuple(map(int, palette[i])) for i in np.unique(drawn) if i}
         masks[frame] = Mask(drawn, red_green_blue)  # type: ignore[arg-type]  # three numbers each
         if len(masks) == 1 and not drawn.any():
