@@ -17,7 +17,7 @@ from retrace.propagation.protocols import PROTOCOLS
 
 MEASURES = ("scenes", "position", "affinity", "clips", "animals", "colours")
 """Groups of numbers that `verbs.study` can take of a model; the last three need real clips."""
-FIGURES = ("shortcut", "dots", "lines", "during")
+FIGURES = ("shortcut", "dots", "lines")
 SIZES = ("small", "gpu")
 
 
@@ -65,7 +65,9 @@ class Arm:
         untrained: measured with the random weights that training would begin with.
         model: a baseline or an encoder that exists ("copy", "flow:dis", "lab-patches", "default"); it has no seeds.
         run: another arm, whose training this one reads otherwise (`export_cut`, `export_strides`); "" trains its own.
-        group: the line of a figure that it is on, and the block of a table.
+        after: another arm, whose encoder this one begins with or is taught by: `$after` in a flag is its file.
+        during: whether it is also measured while it trains.
+        group: the line of a figure that it is on, or its colour.
         x: its place on a figure's axis.
     """
 
@@ -76,6 +78,8 @@ class Arm:
     untrained: bool = False
     model: str = ""
     run: str = ""
+    after: str = ""
+    during: bool = False
     group: str = ""
     x: float | None = None
 
@@ -114,7 +118,7 @@ class Figure:
     Attributes:
         kind: one of `FIGURES`.
         columns: numbers that are drawn, a panel each.
-        x_label: of "lines" and "during".
+        x_label: of "lines".
         log: whether the axis of "lines" is logarithmic.
         curve: column of metrics.csv that is the loss.
         pictures: arms whose affinities and features are shown.
@@ -144,7 +148,7 @@ class Study:
         columns: numbers of the table, of `COLUMNS`.
         claims: what the paper lets one expect.
         figure: how it is drawn.
-        during: steps between measurements while an arm trains; 0 measures at the end.
+        during: steps between the measurements of arms that are measured while they train.
         protocol: by which labels are carried through generated scenes.
     """
 
@@ -263,6 +267,7 @@ def _check(study: Study) -> None:
         ("claims.more", [claim.more for claim in study.claims], arms),
         ("claims.less", [claim.less for claim in study.claims], arms),
         ("arms.run", [arm.run for arm in study.arms if arm.run], arms),
+        ("arms.after", [arm.after for arm in study.arms if arm.after], arms),
     ):
         for name in used:
             if name not in known:
@@ -275,6 +280,12 @@ def _check(study: Study) -> None:
         if arm.run and (not arms[arm.run].trained or arms[arm.run].run or arm.recipe or arm.model):
             raise ValueError(
                 f"arm {arm.name}: run must name an arm that is trained, and nothing else is given"
+            )
+        if arm.after and (not arms[arm.after].trained or arms[arm.after].run or arms[arm.after].after):
+            raise ValueError(f"arm {arm.name}: after must name an arm that is trained from random weights")
+        if arm.during and not study.during:
+            raise ValueError(
+                f"arm {arm.name} is measured while it trains, but sizes.{study.size}.during is not given"
             )
 
 

@@ -21,7 +21,7 @@ from retrace.files import atomic_path
 from retrace.studies import Arm, Study, summary
 from retrace.verbs import study_figure
 from retrace.verbs.output import RunFolder
-from retrace.verbs.study_runs import Done, Job, Row, begin, carry_out, settings, wanted
+from retrace.verbs.study_runs import ENCODER, Done, Job, Row, begin, carry_out, settings, wanted
 
 RESULTS, TABLE, NUMBERS, RUNS = "results.json", "table.md", "results.csv", "runs"
 FIGURES = ("figure.svg", "figure.png")
@@ -216,7 +216,8 @@ def _new(chosen: Study) -> dict[str, Any]:
 
 def _check_same(results: Mapping[str, Any], fixed: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse to put numbers of other settings beside those that are there. Errors: RetraceError naming the key."""
-    for arm in {row["arm"] for row in results["rows"]} & fixed.keys():
+    there = {row["arm"] for row in results["rows"]}
+    for arm in (arm for arm in fixed if arm in there):
         before, now = results["settings"][arm], json.loads(json.dumps(fixed[arm]))
         for key in {**before, **now}:
             if before.get(key) != now.get(key):
@@ -248,7 +249,8 @@ def _jobs(
             if run.run or (seed is None) != bool(run.model):
                 continue
             reads = tuple(arm for arm in picked if (arm.run or arm.name) == run.name and missing(arm, seed))
-            if reads:
+            later = [arm for arm in picked if arm.after == run.name and missing(arm, seed)]
+            if reads or (later and not (folder / RUNS / f"{run.name}-{seed}" / ENCODER).exists()):
                 first = not any(arm.name in results["pictures"] for arm in reads) and seed in (None, seeds[0])
                 before = {arm.name: done[arm.name, seed] for arm in reads if (arm.name, seed) in done}
                 jobs.append(Job(chosen, run, reads, seed, folder, device, videos, first, before))
@@ -268,8 +270,13 @@ def _done(jobs: Sequence[Job], workers: int, tell: Callable[[str], None]) -> Ite
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=begin) as pool:
         try:
-            waiting: dict[Future[Done], Job] = {pool.submit(carry_out, job): job for job in jobs}
-            while waiting:
+            left = list(jobs)
+            waiting: dict[Future[Done], Job] = {}
+            while left or waiting:
+                unfinished = {(job.run.name, job.seed) for job in (*left, *waiting.values())}
+                ready = [job for job in left if (job.run.after, job.seed) not in unfinished]
+                left = [job for job in left if job not in ready]
+                waiting |= {pool.submit(carry_out, job): job for job in ready}
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                     job = waiting.pop(future)
                     try:

@@ -25,9 +25,7 @@ def draw(study: Study, rows: Rows, pictures: Mapping[str, Mapping[str, str]], pa
         pictures: arm -> name -> PNG as text.
         paths: .png, .svg or .pdf.
     """
-    figure = {"shortcut": _shortcut, "dots": _dots, "lines": _lines, "during": _during}[study.figure.kind](
-        study, rows, pictures
-    )
+    figure = {"shortcut": _shortcut, "dots": _dots, "lines": _lines}[study.figure.kind](study, rows, pictures)
     for path in paths:
         save_figure(figure, path, dpi=DPI)
 
@@ -50,7 +48,13 @@ def _labels(study: Study, rows: Rows) -> list[str]:
 
 def _dots(study: Study, rows: Rows, pictures: Mapping[str, Any]) -> Figure:
     groups = {arm.label: arm.group for arm in study.arms}
-    return dots_figure(_values(study, rows), _labels(study, rows), groups=groups, heading=study.title)
+    return dots_figure(
+        _values(study, rows),
+        _labels(study, rows),
+        groups=groups,
+        heading=study.title,
+        during={COLUMNS[key].label: _during(study, rows, key) for key in study.figure.columns},
+    )
 
 
 def _lines(study: Study, rows: Rows, pictures: Mapping[str, Any]) -> Figure:
@@ -77,22 +81,15 @@ def _line(points: Sequence[tuple[float, list[float]]]) -> Line:
     return Line([x for x, _ in ordered], [numbers for _, numbers in ordered])
 
 
-def _during(study: Study, rows: Rows, pictures: Mapping[str, Any]) -> Figure:
-    """What was measured while arms trained; those that did not train are levels."""
-    panels, levels = [], []
-    for key in study.figure.columns:
-        lines, level = {}, {}
-        for arm in study.arms:
-            runs = [row["during"] for row in rows if row["arm"] == arm.name and row["during"]]
-            if runs:
-                steps = [point["step"] for point in runs[0]]
-                seeds = [[run[k][key] for run in runs if run[k][key] is not None] for k in range(len(steps))]
-                lines[arm.label] = Line(steps, seeds)
-            elif numbers := values(rows, arm.name, key):
-                level[arm.label] = float(np.mean(numbers))
-        panels.append((COLUMNS[key].label, lines))
-        levels.append(level)
-    return lines_figure(panels, x_label=study.figure.x_label, levels=levels, heading=study.title)
+def _during(study: Study, rows: Rows, key: str) -> dict[str, Line]:
+    """A number over the steps of training, of the arms that were measured meanwhile."""
+    lines = {}
+    for arm in study.arms:
+        runs = [row["during"] for row in rows if row["arm"] == arm.name and row["during"]]
+        if runs:
+            numbers = [[run[k][key] for run in runs if run[k][key] is not None] for k in range(len(runs[0]))]
+            lines[arm.label] = Line([point["step"] for point in runs[0]], numbers)
+    return lines
 
 
 def _shortcut(study: Study, rows: Rows, pictures: Mapping[str, Any]) -> Figure:

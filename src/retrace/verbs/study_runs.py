@@ -43,6 +43,9 @@ POINTS = 60
 SPEED = {"clips_per_s", "loader_wait", "peak_memory_mb", "lr", "grad_norm", "step"}
 """Columns of metrics.csv that results do not keep."""
 FRAMES = "frames shown"
+ENCODER = "encoder.safetensors"
+AFTER = "$after"
+"""In the flags of an arm: the encoder of the arm that it comes after."""
 WHITE = 0.25
 """Probability that pictures of transitions show as white."""
 Row = dict[str, Any]
@@ -88,9 +91,9 @@ class Done:
     pictures: dict[str, dict[str, str]]
 
 
-def config_of(arm: Arm, seed: int, out: str = "", device: str = "auto") -> TrainConfig:
+def config_of(arm: Arm, seed: int, out: str = "", device: str = "auto", after: str = AFTER) -> TrainConfig:
     """The run that trains an arm. Errors: UsageError for flags that its recipe does not take."""
-    config = _configured(arm.recipe, arm.words)
+    config = _configured(arm.recipe, tuple(word.replace(AFTER, after) for word in arm.words))
     log = dataclasses.replace(config.log, probe=0, tensorboard=False)
     return dataclasses.replace(config, seed=seed, out=out, device=device, log=log)
 
@@ -114,7 +117,8 @@ def settings(study: Study, arm: Arm) -> dict[str, Any]:
     decided: dict[str, Any] = {
         "model": arm.model,
         "untrained": arm.untrained,
-        "during": study.during,
+        "after": arm.after,
+        "during": study.during if arm.during else 0,
         "protocol": study.protocol,
     }
     if not arm.model:
@@ -161,7 +165,7 @@ def carry_out(job: Job) -> Done:
         if job.run.trained and (column in curve or "loss" in curve):
             tail = curve.get(column, curve.get("loss", []))
             scores["loss"] = float(np.mean(tail[-max(1, len(tail) // 10) :]))
-        during = _during(job, arm, folder, scores) if job.study.during and job.run.trained else []
+        during = _during(job, arm, folder, scores) if arm.during and job.run.trained else []
         if job.pictures and isinstance(model, Model) and arm.name in job.study.figure.pictures:
             pictures[arm.name] = _pictures(model)
             frames = probes.shown_frames().permute(0, 2, 3, 1).numpy()
@@ -251,13 +255,14 @@ def wanted(study: Study, videos: Path | None) -> list[str]:
 
 def _train(job: Job, folder: Path) -> None:
     """Train to the end; what is finished or begun in the folder is taken over."""
-    if (folder / "encoder.safetensors").exists():
+    if (folder / ENCODER).exists():
         return
     assert job.seed is not None
-    config = config_of(job.run, job.seed, str(folder), job.device)
+    after = AFTER if not job.run.after else str(job.out / "runs" / f"{job.run.after}-{job.seed}" / ENCODER)
+    config = config_of(job.run, job.seed, str(folder), job.device, after)
     # The whole network is kept: every arm that reads this run cuts it as it likes.
     config = dataclasses.replace(config, export_cut=None, export_strides=None)
-    if job.study.during:
+    if any(arm.during for arm in job.arms):
         assert config.steps is not None
         every = job.study.during
         checkpoint = dataclasses.replace(config.checkpoint, every=every, keep=config.steps // every + 1)
@@ -270,7 +275,7 @@ def _model(job: Job, arm: Arm, folder: Path) -> str | Model:
     if arm.model:
         return arm.model if arm.model in BASELINES else encoders.load(arm.model)
     if job.run.trained:
-        return _read(job, arm, encoders.load(folder / "encoder.safetensors").encoder.state_dict())
+        return _read(job, arm, encoders.load(folder / ENCODER).encoder.state_dict())
     return _untrained(job, arm)
 
 

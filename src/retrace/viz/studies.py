@@ -64,7 +64,12 @@ class Seen:
 
 @styled()
 def dots_figure(
-    panels: Sequence[Values], labels: Sequence[str], *, groups: Mapping[str, str], heading: str = ""
+    panels: Sequence[Values],
+    labels: Sequence[str],
+    *,
+    groups: Mapping[str, str],
+    during: Mapping[str, Mapping[str, Line]] | None = None,
+    heading: str = "",
 ) -> Figure:
     """A row per arm, a panel per number: every seed a dot, the mean a line with its standard deviation.
 
@@ -72,12 +77,26 @@ def dots_figure(
         panels: at least one.
         labels: of the arms, from above.
         groups: arm's label -> group; groups have a colour and a marker each.
+        during: axis label -> arm's label -> number over the steps of training, in panels on the right.
         heading: above all.
     """
-    figure = new_figure(2.0 + 1.9 * len(panels), 0.9 + 0.24 * len(labels))
-    cells = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    drawn = {label: lines for label, lines in (during or {}).items() if lines}
+    width, extra = 2.0 + 1.9 * len(panels), 2.9 if drawn else 0.0
+    figure = new_figure(width + extra, max(1.1 + 0.24 * len(labels), 1.9 * len(drawn)))
+    halves: Any = figure.subfigures(1, 2, width_ratios=[width, extra]) if drawn else [figure]
+    cells = halves[0].subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for axes, panel in zip(cells, panels, strict=True):
         rows(axes, panel, labels, groups)
+    if drawn:
+        right = halves[1].subplots(len(drawn), 1, squeeze=False)[:, 0]
+        for axes, (label, lines) in zip(right, drawn.items(), strict=True):
+            for k, (name, line) in enumerate(lines.items()):
+                spread_line(axes, line, k)
+                axes.plot([], [], label=_plain(name), **_look(k))
+            axes.set_xlabel("step")
+            axes.set_ylabel(label)
+            axes.grid(alpha=0.25, linewidth=0.6)
+            axes.legend(fontsize=7)
     add_heading(figure, heading)
     return figure
 
