@@ -165,7 +165,7 @@ def lines_figure(
                 fontsize=6,
                 va="bottom",
             )
-        axes.set_xlabel(x_label)
+        axes.set_xlabel(textwrap.fill(x_label, 30))
         axes.set_ylabel(label)
         axes.grid(alpha=0.25, linewidth=0.6)
         if log:
@@ -174,6 +174,7 @@ def lines_figure(
             axes.xaxis.set_major_locator(FixedLocator(ticks))
             axes.xaxis.set_minor_locator(NullLocator())
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.tick_params(axis="x", labelsize=6.5)
     handles = [_handle(k) for k in range(len(names))]
     figure.legend(
         handles, [_plain(name) for name in names], loc="outside lower center", ncols=min(4, len(names))
