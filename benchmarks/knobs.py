@@ -1,9 +1,10 @@
 """Which knobs of a protocol matter? `python -m benchmarks.knobs --videos DIR`.
 
-Every knob of the protocol `default` is varied by itself, with the encoder that ships; measured is mean J on the
-material of benchmarks.learning: generated scenes, and the DAVIS-2016 sequences under DIR at a short side of 240
-pixels. Every number is written to benchmarks/knobs.json as soon as it is there, and what is there is not measured
-again; the table of docs/protocols.md and docs/images/knobs.png are made from that file.
+Every knob of the protocol `default` is varied by itself, with the encoder that ships, from where it stood before this
+study (its output was argmax, as in benchmarks.learning); measured is mean J on the material of that: generated scenes,
+and the DAVIS-2016 sequences under DIR at a short side of 240 pixels. Every number is written to benchmarks/knobs.json as
+soon as it is there, and what is there is not measured again; the table of docs/protocols.md and docs/images/knobs.png
+are made from that file.
 """
 
 import argparse
@@ -69,12 +70,12 @@ def table(results: dict[str, dict[str, float]]) -> str:
     """The Markdown table: mean J, and the change against the protocol as it is."""
     base = results["default"]
     lines = [f"| knob | value | {' | '.join(DATA.values())} |", "|---|---|" + "---|" * len(DATA)]
-    lines.append("| protocol `default` | | " + " | ".join(f"{base[name]:.3f}" for name in DATA) + " |")
+    lines.append("| default as it was | | " + " | ".join(f"{base[name]:.3f}" for name in DATA) + " |")
     for knob, values in KNOBS.items():
         for value in values:
             found = results.get(_key({knob: value}), {})
             cells = [f"{found[d]:.3f} ({found[d] - base[d]:+.3f})" if d in found else "-" for d in DATA]
-            lines.append(f"| `{knob}` | {_shown(knob, value)} | " + " | ".join(cells) + " |")
+            lines.append(f"| {knob} | {_shown(knob, value)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -92,14 +93,14 @@ def picture(results: dict[str, dict[str, float]], path: Path) -> None:
             s=28,
             color=colour,
             marker=marker,
-            label=f"{DATA[data]} (default {base[data]:.3f})",
+            label=f"{DATA[data]} (as it was: {base[data]:.3f})",
             zorder=3,
         )
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(rows)), [f"{knob} = {_shown(knob, value)}" for knob, value in rows], fontsize=8)
     axes.invert_yaxis()
     axes.grid(alpha=0.3)
-    axes.set_xlabel("change of mean J against the protocol `default`")
+    axes.set_xlabel("change of mean J against the protocol `default` as it was")
     axes.legend(loc="lower left", fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)

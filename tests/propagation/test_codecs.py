@@ -65,7 +65,7 @@ def test_first_node_is_on_the_first_pixel() -> None:
 
 
 @pytest.mark.parametrize("seed", ["area", "bilinear", "nearest"])
-@pytest.mark.parametrize("output", ["argmax", "minmax"])
+@pytest.mark.parametrize("output", ["argmax", "minmax", "raised"])
 @pytest.mark.parametrize("geometry", [PLAIN, SCALED])
 def test_masks_come_back(seed: str, output: str, geometry: Geometry) -> None:
     """Ids with a gap survive; channels sum to one; the input is not changed."""
@@ -83,6 +83,24 @@ def test_masks_come_back(seed: str, output: str, geometry: Geometry) -> None:
     assert iou(result.masks == 2, ids == 2) > (0.85 if seed != "nearest" else 0.75)
     assert result.confidence == pytest.approx({"2": 0.8, "9": 0.8})
     np.testing.assert_array_equal(ids, before)
+
+
+def test_raised_brings_back_what_fades_and_not_what_has_left() -> None:
+    """An object whose label has faded below the background's is seen; of one that has left, minmax makes something."""
+    inside = torch.zeros(PLAIN.grid)
+    inside[3:7, 5:12] = 1.0
+    seen = {}
+    for share in (0.4, 0.1, 0.0):
+        labels = torch.stack([1 - share * inside, share * inside])
+        for output in ("argmax", "minmax", "raised"):
+            masks = MaskCodec([1], PLAIN, output=output).decode(labels, SURE).masks
+            assert masks is not None
+            seen[output, share] = iou(masks == 1, PLAIN.enlarge(inside.numpy()) > 0.5)
+    assert seen["argmax", 0.4] == seen["argmax", 0.1] == 0
+    assert seen["minmax", 0.1] > 0.9
+    assert seen["raised", 0.4] > 0.9
+    assert seen["raised", 0.1] == 0
+    assert {seen[output, 0.0] for output in ("argmax", "minmax", "raised")} == {0}
 
 
 def test_area_is_the_most_exact() -> None:

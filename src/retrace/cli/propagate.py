@@ -96,8 +96,8 @@ def add_protocol_flags(parser: Parser) -> None:
     )
     knob(
         "--output",
-        choices=["argmax", "minmax"],
-        help="stretch each class over the frame before the argmax, or not",
+        choices=["argmax", "minmax", "raised"],
+        help="what classes go through before the argmax: nothing, a stretch to 0..1, or one that is at most fourfold",
     )
     knob("--label-seed", choices=["area", "bilinear", "nearest"], help="how a mask reaches the grid")
     knob("--seed-at", choices=["frame", "network"], help="the size a mask has when it goes down to the grid")

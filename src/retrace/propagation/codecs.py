@@ -129,6 +129,11 @@ class FrameLabels:
     confidence: dict[str, float] = field(default_factory=dict)
 
 
+OUTPUTS = ("argmax", "minmax", "raised")
+RAISED = 4.0
+"""What "raised" stretches by at most: an object that nowhere has an eighth of the label is not seen."""
+
+
 class MaskCodec:
     """Object masks or part maps: one channel per id, channel 0 = background.
 
@@ -138,7 +143,9 @@ class MaskCodec:
         seed: "area" averages every object over the cells and interpolates between nodes on the way back (most exact);
             "bilinear" resizes one-hot planes as OpenCV does (CRW, STFC3); "nearest" takes the id at each
             cell's centre (VFS, StT). The last two go back by bilinear resizing with half-pixel centres.
-        output: "argmax", or "minmax": every class is first stretched to [0, 1] over the frame.
+        output: "argmax"; "minmax" first stretches every class, the background too, to [0, 1] over the frame (VFS, StT);
+            "raised" stretches them at most `RAISED` times, objects from 0 up and the background from 1 down, so that
+            nothing is made of an object that has left (ours).
         seed_at: "frame" takes the seed labels as they are; "network" first brings them to the encoder's input size
             by nearest neighbour (VFS, StT, TimeCycle). With "area" both are the same.
         read_at: "frame" enlarges soft labels to the frame; "network" to the encoder's input size, and brings the ids
@@ -161,9 +168,9 @@ class MaskCodec:
         min_pixels: int = 0,
     ) -> None:
         """See the class."""
-        if seed not in ("area", "bilinear", "nearest") or output not in ("argmax", "minmax"):
+        if seed not in ("area", "bilinear", "nearest") or output not in OUTPUTS:
             raise ValueError(
-                f"seed {seed!r}, output {output!r}; expected area, bilinear, nearest and argmax, minmax"
+                f"seed {seed!r}, output {output!r}; expected area, bilinear, nearest and {', '.join(OUTPUTS)}"
             )
         if seed_at not in ("frame", "network") or read_at not in ("frame", "network"):
             raise ValueError(f"seed_at {seed_at!r}, read_at {read_at!r}; expected frame or network")
@@ -223,10 +230,12 @@ class MaskCodec:
             else:
                 whole = cv2.resize(plane, canvas.extent[::-1], interpolation=cv2.INTER_LINEAR)
                 large = np.asarray(whole[:height, :width], dtype=np.float32)
-            if self.output == "minmax" and (top := float(large.max())) > 0:
-                low = float(large.min())
-                if top > low:
-                    large = (large - low) / (top - low)
+            low, top = float(large.min()), float(large.max())
+            if self.output == "minmax" and top > max(low, 0):
+                large = (large - low) / (top - low)
+            elif self.output == "raised" and top > low:
+                times = min(1 / (top - low), RAISED)
+                large = (large - low) * times if k > 0 else 1 - (top - large) * times
             better = large > best  # ties stay with the lower channel, as argmax does
             np.copyto(best, large, where=better)
             channel[better] = k

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from retrace.propagation.codecs import KEYPOINT_DIALECTS, Geometry, KeypointCodec, MaskCodec
+from retrace.propagation.codecs import KEYPOINT_DIALECTS, OUTPUTS, Geometry, KeypointCodec, MaskCodec
 from retrace.propagation.context import RECENT
 from retrace.walk.readout import Rules
 
@@ -27,7 +27,8 @@ class Protocol:
             seed frame and divides by that power of the spread of its nodes in every direction (`walk.nodes.whitening`):
             0 only centres, 1 makes all directions count alike. Not in any of the papers.
         feed_back: "soft" stores the labels as read; "minmax" stretches every class to [0, 1] over the frame first.
-        output: "argmax" of the enlarged labels, or "minmax": every class stretched to [0, 1] over the frame first.
+        output: "argmax" of the enlarged labels; "minmax" stretches every class to [0, 1] over the frame first; "raised"
+            (ours) does so at most fourfold, see `codecs.MaskCodec`.
         seed: how a mask reaches the grid and comes back: "bilinear" (one-hot planes, half-pixel centres) and "nearest"
             are the published ways; "area" averages over cells placed on the nodes, which sit on pixels 0, stride, ...
         seed_at: "frame", or "network": masks are brought to the encoder's input size first, see `codecs.MaskCodec`.
@@ -65,7 +66,7 @@ class Protocol:
         choices = {
             "recent": tuple(RECENT),
             "feed_back": ("soft", "minmax"),
-            "output": ("argmax", "minmax"),
+            "output": OUTPUTS,
             "seed": ("area", "bilinear", "nearest"),
             "seed_at": ("frame", "network"),
             "read_at": ("frame", "network"),
@@ -158,10 +159,11 @@ PROTOCOLS: dict[str, Protocol] = {
     for protocol in (
         Protocol(
             "default",
-            "CRW paper's numbers; labels on the nodes, read between them; nodes whitened by 0.5",
+            "CRW paper's numbers; labels on the nodes, read between them; nodes whitened by 0.5; classes raised",
             20,
             rules=Rules(0.2, 10, "disc", 12, subcell=True),
             whiten=0.5,
+            output="raised",
             seed="area",
             keypoints="exact",
         ),
