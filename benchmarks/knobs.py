@@ -2,9 +2,9 @@
 
 Every knob of the protocol `default` is varied by itself, with the encoder that ships, from where it stood before this
 study (its output was argmax, as in benchmarks.learning); measured is mean J on the material of that: generated scenes,
-and the DAVIS-2016 sequences under DIR at a short side of 240 pixels. Every number is written to benchmarks/knobs.json as
-soon as it is there, and what is there is not measured again; the table of docs/protocols.md and docs/images/knobs.png
-are made from that file.
+and the DAVIS-2016 sequences under DIR at a short side of 240 pixels. Every number is written to benchmarks/knobs.json
+as soon as it is there, and what is there is not measured again; the table of docs/protocols.md and
+docs/images/knobs.png are made from that file.
 """
 
 import argparse
