@@ -67,9 +67,11 @@ def untrained(model: Model, config: EncoderConfig, seed: int) -> Model:
 
 def measured(model: str | Model, videos: Path, **knobs: Unpack[Knobs]) -> Scores:
     """Mean J on the generated scenes and on the clips, 0 to 1; knobs are of the protocol."""
-    if model not in ("copy", "flow:dis"):
+    if model in ("copy", "flow:dis"):  # no encoder, no protocol
+        clips = knobs
+    else:
         knobs = {**OUTPUT, **knobs}
-    clips: Knobs = knobs if model in ("copy", "flow:dis") else {"size": SHORT_SIDE, **knobs}
+        clips = {"size": SHORT_SIDE, **knobs}
     found = {
         "synthetic": retrace.evaluate("synthetic", model=model, sequences=SCENES, workers=1, **knobs),
         "davis2016": retrace.evaluate(

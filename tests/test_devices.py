@@ -1,9 +1,11 @@
 """Names of devices."""
 
+import os
+
 import pytest
 import torch
 
-from retrace.devices import choose_device
+from retrace.devices import choose_device, processes_on
 from retrace.errors import UsageError
 
 
@@ -24,3 +26,10 @@ def test_names_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("cuda:0") == torch.device("cuda:0")
     with pytest.raises(UsageError, match="has 1 GPU"):
         choose_device("cuda:1")
+
+
+def test_processes() -> None:
+    """What was asked for; else one on a GPU, and on the CPU at least one."""
+    assert processes_on(torch.device("cpu"), 3) == processes_on(torch.device("cuda"), 3) == 3
+    assert processes_on(torch.device("cuda"), 0) == 1
+    assert 1 <= processes_on(torch.device("cpu"), 0) <= (os.cpu_count() or 1)

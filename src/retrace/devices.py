@@ -1,4 +1,6 @@
-"""Which device the work is done on."""
+"""Which device the work is done on, and in how many processes."""
+
+import os
 
 import torch
 
@@ -28,3 +30,9 @@ def choose_device(name: str) -> torch.device:
     elif device.type != "cpu":
         raise UsageError(f"Device '{name}' is not supported; give auto, cpu or cuda.")
     return device
+
+
+def processes_on(place: torch.device, wanted: int) -> int:
+    """How many processes work at a time: `wanted`; where that is 0, one on a GPU, else one per core that we may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return wanted or (1 if place.type == "cuda" else cores)

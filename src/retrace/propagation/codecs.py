@@ -230,12 +230,8 @@ class MaskCodec:
             else:
                 whole = cv2.resize(plane, canvas.extent[::-1], interpolation=cv2.INTER_LINEAR)
                 large = np.asarray(whole[:height, :width], dtype=np.float32)
-            low, top = float(large.min()), float(large.max())
-            if self.output == "minmax" and top > max(low, 0):
-                large = (large - low) / (top - low)
-            elif self.output == "raised" and top > low:
-                times = min(1 / (top - low), RAISED)
-                large = (large - low) * times if k > 0 else 1 - (top - large) * times
+            if self.output != "argmax":
+                large = self._stretched(large, background=k == 0)
             better = large > best  # ties stay with the lower channel, as argmax does
             np.copyto(best, large, where=better)
             channel[better] = k
@@ -248,6 +244,16 @@ class MaskCodec:
             for k, name in enumerate(self.names, start=1)
         }
         return FrameLabels(masks=masks, confidence=sure)
+
+    def _stretched(self, plane: NDArray[np.float32], *, background: bool) -> NDArray[np.float32]:
+        """A class over the frame (H, W) as `output` has it."""
+        low, top = float(plane.min()), float(plane.max())
+        if self.output == "minmax":
+            return (plane - low) / (top - low) if top > max(low, 0) else plane
+        if top <= low:
+            return plane
+        times = min(1 / (top - low), RAISED)
+        return 1 - (top - plane) * times if background else (plane - low) * times
 
     def _canvas(self, at: str) -> Geometry:
         """The geometry with the frame at `seed_at` or `read_at`; "area" knows where nodes are and needs no detour."""

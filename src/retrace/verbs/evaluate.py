@@ -25,7 +25,7 @@ from retrace.benchmarks.records import CLASSIFIER, Benchmark, Job, SequenceResul
 from retrace.benchmarks.runner import run
 from retrace.datasets import root_of
 from retrace.datasets.records import Dataset
-from retrace.devices import choose_device
+from retrace.devices import choose_device, processes_on
 from retrace.encoders import Model
 from retrace.errors import RetraceError, UsageError
 from retrace.files import atomic_path, is_leftover
@@ -35,7 +35,7 @@ from retrace.propagation.protocols import Protocol
 from retrace.tracking.carrier import SiamFC
 from retrace.tracking.siamfc import SiamFCConfig
 from retrace.verbs import evaluate_report
-from retrace.verbs.output import LOCK, RUN, RunFolder
+from retrace.verbs.output import LOCK, RUN, RunFolder, plain
 from retrace.verbs.propagate import DTYPES, Knobs, resolve_protocol
 
 log = logging.getLogger(__name__)
@@ -344,9 +344,7 @@ def _names(data: Dataset[Any], wanted: Sequence[str] | None) -> list[str]:
 
 
 def _workers(wanted: int, place: torch.device, sequences: int) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    chosen = wanted or (1 if place.type == "cuda" else cores)
-    return max(1, min(chosen, sequences))
+    return max(1, min(processes_on(place, wanted), sequences))
 
 
 def _run(
@@ -422,7 +420,7 @@ def _run(
     }
     if write:
         _write(job.folder, task, data, outcome.results, summary)
-    return Evaluation(_plain(summary), outcome.results)
+    return Evaluation(plain(summary), outcome.results)
 
 
 def _described(encoder: Model | None) -> dict[str, Any]:
@@ -470,18 +468,7 @@ def _write(
     if task.tables is not None:
         files |= task.tables(results, summary["scores"])
     files[REPORT] = evaluate_report.page(folder, task, data, results, summary)
-    files[RESULT] = json.dumps(_plain(summary), indent=1) + "\n"
+    files[RESULT] = json.dumps(plain(summary), indent=1) + "\n"
     for name, content in files.items():
         with atomic_path(folder / name) as temporary:
             temporary.write_text(content, encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN: null says that there is no number."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value

@@ -6,6 +6,7 @@ but not all are there.
 """
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -346,3 +347,12 @@ def video_identity(path: Path) -> str:
     states = [os.stat(p) for p in files]
     newest = max((s.st_mtime_ns for s in states), default=0)
     return f"{path} ({len(files)} file(s), {sum(s.st_size for s in states)} bytes, changed {newest})"
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON knows it, mappings and lists inside too. JSON has no NaN: null says that there is no number."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,9 +1,7 @@
 """Make a paper's experiment again at laptop size: the library function behind `retrace study`."""
 
 import json
-import math
 import multiprocessing
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -15,12 +13,12 @@ from typing import Any
 import torch
 
 from retrace import __version__, studies
-from retrace.devices import choose_device
+from retrace.devices import choose_device, processes_on
 from retrace.errors import RetraceError, UsageError
 from retrace.files import atomic_path
 from retrace.studies import Arm, Study, summary
 from retrace.verbs import study_figure
-from retrace.verbs.output import RunFolder
+from retrace.verbs.output import RunFolder, plain
 from retrace.verbs.study_runs import ENCODER, Done, Job, Row, begin, carry_out, settings, wanted
 
 RESULTS, TABLE, NUMBERS, RUNS = "results.json", "table.md", "results.csv", "runs"
@@ -118,7 +116,7 @@ def study(
         kept = len(results["rows"])
         jobs = _jobs(chosen, picked, seeds, results, folder, device, clips)
         failures: dict[str, str] = {}
-        for count, (job, done) in enumerate(_done(jobs, _workers(workers, place), tell), 1):
+        for count, (job, done) in enumerate(_done(jobs, processes_on(place, workers), tell), 1):
             if isinstance(done, str):
                 failures[job.name] = done
                 tell(f"{job.name} failed: {done}")
@@ -257,11 +255,6 @@ def _jobs(
     return jobs
 
 
-def _workers(asked: int, place: torch.device) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return asked or (1 if place.type == "cuda" else cores)
-
-
 def _done(jobs: Sequence[Job], workers: int, tell: Callable[[str], None]) -> Iterator[tuple[Job, Done | str]]:
     """Every job with what it came to, or why it failed, as they end; one process each, `workers` at a time."""
     if not jobs:
@@ -307,9 +300,8 @@ def _write_json(path: Path, results: Mapping[str, Any]) -> None:
 
 def _lines(results: Mapping[str, Any]) -> str:
     """JSON with a line per arm and per row, so that changes can be read."""
-    plain = _plain(results)
     parts = []
-    for key, value in plain.items():
+    for key, value in plain(results).items():
         inner = ",\n".join(
             [f"  {json.dumps(name)}: {json.dumps(item)}" for name, item in value.items()]
             if isinstance(value, dict)
@@ -321,12 +313,3 @@ def _lines(results: Mapping[str, Any]) -> str:
         text = f"{ends[0]}\n{inner}\n {ends[1]}" if inner else json.dumps(value)
         parts.append(f" {json.dumps(key)}: {text}")
     return "{\n" + ",\n".join(parts) + "\n}\n"
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN: null says that there is no number."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
