@@ -5,6 +5,8 @@ import dataclasses
 import functools
 import io
 import shutil
+import signal
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -129,8 +131,12 @@ def settings(study: Study, arm: Arm) -> dict[str, Any]:
 
 
 def begin() -> None:
-    """In a process of the pool: one thread, and an end when the parent is gone."""
+    """In a process of the pool: one thread, an end when the parent is gone, and one without a traceback at Ctrl-C.
+
+    A training answers Ctrl-C itself: it saves.
+    """
     end_with_parent()
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
     torch.set_num_threads(1)
 
 
