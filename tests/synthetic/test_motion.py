@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from retrace.synthetic import motion
 from retrace.synthetic.draws import Draw
 from retrace.synthetic.motion import Affine, Bend, Pose, similarity, travel
 from retrace.synthetic.world import SceneConfig, build
@@ -35,6 +36,29 @@ def test_backward_undoes_forward_within_a_thousandth_of_a_pixel_for_every_layer(
                 back_u, back_v = pose.backward(x, y)
                 assert torch.hypot(back_u - u, back_v - v).max() * pose.scale < 1e-2
     assert bent > 30
+
+
+def test_backward_of_many_poses_is_that_of_each_bit_for_bit() -> None:
+    """Rigid ones, bent ones, limbs and trunks together; over windows that begin at different pixels."""
+    config = SceneConfig(height=90, width=160, num_objects=(5, 5), limbs=1, deformation=3)
+    world = build(config, torch.Generator().manual_seed(0), CPU)
+    poses = [world.pose(layer, time) for layer in range(-1, len(world.layers)) for time in (0, 3.7)]
+    limb = next(pose for pose in poses if pose.inner != Affine() and not pose.bend.rigid)
+    trunk = next(pose for pose in poses if pose.inner == Affine() and not pose.bend.rigid)
+    still = Pose(limb.inner, Bend(), limb.outer)
+    for group in (
+        [limb],
+        [trunk],
+        [still],
+        [limb, trunk, still],
+        [trunk, Pose(Affine(), Bend(), trunk.outer)],
+    ):
+        first = torch.arange(len(group))[:, None, None] * 5
+        x, y = torch.arange(31)[None, None] + 0.5 + first, torch.arange(17)[None, :, None] + 0.5 + 2 * first
+        place = motion.backward(group, x, y)
+        assert place.shape == (2, len(group), 17, 31)
+        for i, pose in enumerate(group):
+            assert torch.equal(place[:, i], torch.stack(pose.backward(x[i], y[i])))
 
 
 def test_bend_inverts_in_float64_to_rounding() -> None:

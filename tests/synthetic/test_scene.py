@@ -147,7 +147,7 @@ def test_flow_keeps_the_coordinates_of_the_surface() -> None:
         flow, occluded = scene._flow(world, [paint.layer_map(world, t) for t in range(3)])
         x, y = landing(flow)
         for t in range(2):
-            now, after = paint.albedo(painted, t), paint.albedo(painted, t + 1)
+            now, after = paint.albedo(painted, [t, t + 1]).unbind(1)
             read_after = read(after[None], x[t : t + 1], y[t : t + 1])[0]
             shown, shown_after = paint.layer_map(world, t), paint.layer_map(world, t + 1)
             clear = uniform(shown[None], 2)[0] & ~occluded[t]
@@ -163,6 +163,48 @@ def test_flow_keeps_the_coordinates_of_the_surface() -> None:
                 if own.any():
                     pixels = world.pose(index, t + 1).scale * (read_after[:2] - now[:2])[:, own]
                     assert pixels.abs().max() < 0.02, "pixels off"
+
+
+def test_pictures_painted_together_are_those_painted_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit for bit: shadows, limbs, things that leave the frame, motion blur, noise, and however many at once."""
+    for seed in SEEDS:
+        world = build(replace(LIVELY, limbs=0.7), torch.Generator().manual_seed(seed), torch.device("cpu"))
+        world = replace(world, light=replace(world.light, shadow=0.4, shutter=0.5, noise=0.02))
+        times = [0, 3, 4.5, 60, 21]
+        alone = torch.stack([paint.albedo(world, [time])[:, 0] for time in times], 1)
+        assert torch.equal(paint.albedo(world, times), alone)
+        films = []
+        for pixels in (1, 3 * 72 * 112, 10**9):
+            monkeypatch.setattr(paint, "_TOGETHER", pixels)
+            generator = torch.Generator().manual_seed(7)
+            films.append(torch.stack(list(paint.photographs(world, times, generator, 4))))
+        assert films[0].shape == (5, 3, 72, 112)
+        assert torch.equal(films[0], films[1])
+        assert torch.equal(films[0], films[2])
+
+
+def test_the_picture_is_every_layer_blended_over_the_whole_frame() -> None:
+    """Windows and the steps shared by several pictures leave nothing out."""
+    x, y = paint.pixel_centres(72, 112, torch.device("cpu"))
+    for seed in SEEDS:
+        world = build(replace(CLEAN, deformation=2), torch.Generator().manual_seed(seed), torch.device("cpu"))
+        for picture, time in zip(paint.albedo(world, [0, 17.5]).unbind(1), (0, 17.5), strict=True):
+            u, v = world.pose(paint.BACKGROUND, time).backward(x, y)
+            grid = torch.stack([u / world.background.half_x, v / world.background.half_y], -1)[None]
+            plain = F.grid_sample(
+                world.background.tile[None], grid, padding_mode="reflection", align_corners=False
+            )[0]
+            for index, layer in enumerate(world.layers):
+                pose = world.pose(index, time)
+                grid = (
+                    torch.stack(pose.backward(x.expand(72, 112), y.expand(72, 112)), -1)[None] / shapes.EXTENT
+                )
+                sampled = F.grid_sample(layer.tile[None], grid, padding_mode="border", align_corners=False)[0]
+                # Beyond the tile its border is repeated, which is outside, but maybe by less than half a pixel.
+                inside = (grid[0].abs() <= 1).all(-1)
+                cover = (sampled[3] * pose.scale + 0.5).clamp(0, 1) * inside
+                plain = plain + cover * (sampled[:3] - plain)
+            torch.testing.assert_close(picture, plain, atol=1e-5, rtol=0)
 
 
 def test_keypoints_ride_on_their_objects(lively: list[Scene]) -> None:

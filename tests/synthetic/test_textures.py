@@ -1,7 +1,11 @@
 """Texture tiles."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from retrace.synthetic import textures
 from retrace.synthetic.draws import Draw
@@ -35,6 +39,13 @@ def test_colourise_interpolates_and_holds_the_ends() -> None:
     torch.testing.assert_close(tile[:, 0, 2], torch.tensor([0.5, 0.25, 0.0]))
     torch.testing.assert_close(tile[:, 1, 0], colours[1])
     torch.testing.assert_close(tile[:, 1, 2], colours[2])
+    field = torch.rand((30, 41), generator=torch.Generator().manual_seed(0)) * 1.4 - 0.2
+    kept = field.clone()
+    tile = textures.colourise(field, colours)
+    assert torch.equal(field, kept)
+    for channel in range(3):
+        expected = np.interp(field.numpy(), [0, 0.5, 1], colours[:, channel].numpy())
+        torch.testing.assert_close(tile[channel], torch.from_numpy(expected).float(), atol=1e-6, rtol=0)
 
 
 def test_noise_has_unit_variance_and_no_mean() -> None:
@@ -42,6 +53,34 @@ def test_noise_has_unit_variance_and_no_mean() -> None:
     values = torch.stack([textures.noise(draw(seed), (64, 96), 4, 5, CPU) for seed in range(60)])
     assert abs(float(values.mean())) < 0.1
     assert 0.75 < float(values.std()) < 1.25
+
+
+def test_noise_is_grids_enlarged_one_onto_the_next() -> None:
+    """Written out, and several at once are those one by one."""
+    generator, gain_of = torch.Generator().manual_seed(5), draw(5)
+    gain = gain_of.uniform(0.5, 0.85)
+    torch.rand((), generator=generator, dtype=torch.float64)
+    grids = [torch.randn((1, 1, *grid), generator=generator) for grid in ((4, 6), (7, 11), (13, 21))]
+    total = grids[0]
+    for octave in (1, 2):
+        total = F.interpolate(total, size=grids[octave].shape[2:], mode="bicubic", align_corners=True)
+        total = total + gain**octave * grids[octave]
+    total = F.interpolate(total, size=(40, 66), mode="bicubic", align_corners=True)[0, 0]
+    expected = total / math.sqrt(0.62 * (1 + gain**2 + gain**4))
+    torch.testing.assert_close(textures.noise(draw(5), (40, 66), 3, 3, CPU), expected, atol=1e-5, rtol=0)
+    source, again = draw(6), draw(6)
+    pair = textures._spread([textures._lattice(source, (40, 66), 3, 3, CPU) for _ in range(2)], (40, 66))
+    assert torch.equal(pair, torch.stack([textures.noise(again, (40, 66), 3, 3, CPU) for _ in range(2)]))
+
+
+def test_an_axis_alone_is_that_of_two_and_draws_as_much() -> None:
+    """A pattern that looks at x only gets the same x, and what is drawn after it is the same."""
+    one, two = draw(2), draw(2)
+    (x,) = textures._warped(one, (30, 44), 5, 0.3, CPU, axes=1)
+    both = textures._warped(two, (30, 44), 5, 0.3, CPU)
+    assert torch.equal(x, both[0])
+    assert len(both) == 2
+    assert one.seed() == two.seed()
 
 
 def test_voronoi_finds_the_nearest_point() -> None:
@@ -59,6 +98,11 @@ def test_voronoi_finds_the_nearest_point() -> None:
     distance = torch.hypot(px - u[..., None], py - v[..., None])
     torch.testing.assert_close(nearest, distance.amin(-1), atol=1e-5, rtol=0)
     torch.testing.assert_close(shade, jitter[2].reshape(-1)[distance.argmin(-1)])
+    # The second is looked for in the nine cells around.
+    column, row = (torch.arange(rows * columns) % columns, torch.arange(rows * columns) // columns)
+    around = ((u.long()[..., None] - column).abs() <= 1) & ((v.long()[..., None] - row).abs() <= 1)
+    first, second = distance.where(around, torch.inf).topk(2, largest=False).values.unbind(-1)
+    torch.testing.assert_close(gap, second - first, atol=1e-5, rtol=0)
 
 
 def test_palettes_are_colours_and_like_is_near() -> None:

@@ -15,10 +15,11 @@ class Draw:
     def __init__(self, generator: torch.Generator) -> None:
         """Keep the generator; nothing is drawn yet."""
         self.generator = generator
+        self._drawn = torch.empty((), dtype=torch.float64)
 
     def uniform(self, low: float, high: float) -> float:
         """A float of [low, high)."""
-        return low + (high - low) * float(torch.rand((), generator=self.generator, dtype=torch.float64))
+        return low + (high - low) * self._drawn.uniform_(generator=self.generator).item()
 
     def log_uniform(self, low: float, high: float) -> float:
         """A float of [low, high), its logarithm evenly spread; low > 0."""

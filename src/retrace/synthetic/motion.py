@@ -9,6 +9,7 @@ subtracting what it added, so the inverse is exact, however strong the deformati
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +27,10 @@ class Wave:
 
     def __call__(self, time: float) -> float:
         """Value at a time in frames."""
-        return self.offset + sum(a * math.sin(rate * time + phase) for a, rate, phase in self.parts)
+        swing = 0.0
+        for a, rate, phase in self.parts:
+            swing += a * math.sin(rate * time + phase)
+        return self.offset + swing
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,8 @@ class Affine:
 
     def inverse(self) -> "Affine":
         """The map back; the determinant must not be zero."""
-        a, b, c, d = self.d / self.det, -self.b / self.det, -self.c / self.det, self.a / self.det
+        det = self.det
+        a, b, c, d = self.d / det, -self.b / det, -self.c / det, self.a / det
         return Affine(a, b, c, d, -(a * self.e + b * self.f), -(c * self.e + d * self.f))
 
     def after(self, first: "Affine") -> "Affine":
@@ -175,3 +180,51 @@ class Pose:
         x = self.outer.a * self.inner.e + self.outer.b * self.inner.f + self.outer.e
         y = self.outer.c * self.inner.e + self.outer.d * self.inner.f + self.outer.f
         return x, y, self.outer.stretch() * (self.inner.stretch() * radius + self.bend.reach)
+
+
+def backward(poses: Sequence[Pose], x: Tensor, y: Tensor) -> Tensor:
+    """`Pose.backward` of N poses at once, bit for bit, in a few large steps.
+
+    Args:
+        poses: N of them.
+        x: (N, 1, W) pixels.
+        y: (N, H, 1) pixels.
+
+    Returns: (2, N, H, W), x and y of object space.
+    """
+    rigid = [pose.bend.rigid for pose in poses]
+    # A rigid pose is one affine map; a bend of nothing and the identity after it change no bit.
+    first = [
+        (pose.outer.after(pose.inner) if flat else pose.outer).inverse()
+        for pose, flat in zip(poses, rigid, strict=True)
+    ]
+    place = _affine(first, x, y)
+    if all(rigid):
+        return place
+    p, q = place
+    bends = [pose.bend for pose in poses]
+    a, k, phase_a, b, m, phase_b = _columns(
+        [(o.a, o.k, o.phase_a, o.b, o.m, o.phase_b) for o in bends], x.device
+    )
+    q -= (m * p).add_(phase_b).sin_().mul_(b)
+    p -= (k * q).add_(phase_a).sin_().mul_(a)
+    if all(pose.inner == Affine() for pose in poses):
+        return place
+    return _affine(
+        [Affine() if f else pose.inner.inverse() for pose, f in zip(poses, rigid, strict=True)], p, q
+    )
+
+
+def _affine(maps: Sequence[Affine], x: Tensor, y: Tensor) -> Tensor:
+    """(2, N, H, W): N affine maps of points, whose x and y broadcast to (N, H, W)."""
+    of_x, of_y, shift = _columns([(o.a, o.c, o.b, o.d, o.e, o.f) for o in maps], x.device).view(
+        3, 2, -1, 1, 1
+    )
+    place: Tensor = of_x * x + (of_y * y).add_(shift)
+    return place
+
+
+def _columns(rows: Sequence[tuple[float, ...]], device: torch.device) -> Tensor:
+    """The columns of a table of N rows, (columns, N, 1, 1)."""
+    columns = torch.tensor(list(zip(*rows, strict=True)), dtype=torch.float32, device=device)
+    return columns[..., None, None]

@@ -67,7 +67,7 @@ def render(
         world = build(config, generator, place)
         marks = _marks(world, Draw(generator))
         # The noise comes last: it is the only thing drawn frame by frame.
-        frames = [paint.photograph(world, t, generator, _EXPOSURES) for t in range(config.num_frames)]
+        frames = list(paint.photographs(world, range(config.num_frames), generator, _EXPOSURES))
         shown = [paint.layer_map(world, t) for t in range(config.num_frames)]
         numbers = torch.tensor([0, *(layer.object_id for layer in world.layers)], device=place)
         masks = torch.stack([numbers[layer + 1] for layer in shown]).to(torch.uint8)

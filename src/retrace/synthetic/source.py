@@ -158,5 +158,5 @@ class SyntheticSource:
 
 def _photographs(world: World, times: Sequence[int], generator: torch.Generator) -> Tensor:
     with torch.inference_mode():
-        frames = [paint.photograph(world, t, generator, _EXPOSURES) for t in times]
+        frames = list(paint.photographs(world, times, generator, _EXPOSURES))
     return torch.stack(frames)  # out here: inference tensors refuse to take part in a graph
