@@ -52,7 +52,7 @@ def trained(recipe: str, seed: int, runs: Path) -> Model:
     out = runs / f"{recipe}-{seed}"
     if not (out / "encoder.safetensors").exists():
         command = ["train", recipe, "--seed", str(seed), "--log.probe", "0", "--quiet", "--out", str(out)]
-        subprocess.run([sys.executable, "-m", "retrace.cli.main", *command], check=True)
+        subprocess.run([sys.executable, "-m", "retrace", *command], check=True)
     cut = f",cut={READ[recipe]}" if recipe in READ else ""
     return load(f"{out / 'encoder.safetensors'}{cut}")
 

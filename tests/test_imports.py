@@ -48,6 +48,7 @@ LAW: dict[str, set[str]] = {
     "recipes": set(),
     "verbs": BELOW_STUDIES | {"training", "viz", "benchmarks", "studies", "recipes"},
     "cli": BELOW_STUDIES | {"training", "viz", "benchmarks", "studies", "recipes", "verbs"},
+    "__main__": {"cli"},
     "web": BELOW_STUDIES | {"training", "viz", "benchmarks", "studies", "recipes", "verbs"},
 }
 

@@ -144,6 +144,13 @@ def test_a_value_of_the_wrong_type(
     assert cli.main(["demo", "--number", "4"]) == 0
 
 
+def test_module_is_the_command() -> None:
+    """`python -m retrace` does what `retrace` does, and returns its status."""
+    command = [sys.executable, "-m", "retrace"]
+    assert subprocess.check_output([*command, "--help"], text=True) == cli.top_help()
+    assert subprocess.run([*command, "propagat"], capture_output=True).returncode == 2
+
+
 def test_help_is_quick() -> None:
     """`retrace --help` costs less than 0.3 s of CPU time (wall time would measure the other jobs of this machine)."""
     code = "import sys; from retrace.cli.main import main; main(['--help']); print('torch' in sys.modules)"

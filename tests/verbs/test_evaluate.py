@@ -158,7 +158,7 @@ def test_kill_9_leaves_no_process_and_the_run_goes_on(davis: Path, tmp_path: Pat
     lengthen(davis, "three", 600)
     whole = evaluate("davis2017", root=davis, model="copy", out=tmp_path / "whole", workers=1)
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "retrace.cli.main", "evaluate", "davis2017", "--root", str(davis)]
+    command = [sys.executable, "-m", "retrace", "evaluate", "davis2017", "--root", str(davis)]
     run = subprocess.Popen(
         [*command, "--model", "copy", "--workers", "2", "--out", str(out), "--quiet"], stdout=subprocess.PIPE
     )

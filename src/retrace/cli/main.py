@@ -135,7 +135,3 @@ def _run(verb: str, rest: list[str]) -> int:
     status: int = module.run(parser.parse_args(rest))
     sys.stdout.flush()
     return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -63,7 +63,7 @@ def run(args: Any) -> int:
     here = place()
     if config.devices > 1 and here.world == 1:
         check(config)
-        return launch([sys.executable, "-m", "retrace.cli.main", *sys.argv[1:]], config.devices)
+        return launch([sys.executable, "-m", "retrace", *sys.argv[1:]], config.devices)
     report = train(
         config,
         recipe=name,
