@@ -399,6 +399,66 @@ def test_pyramid_gives_the_maps_on_the_way():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"architecture": "resnet50"},
+        {"strides": (1, 2, 2, 2), "cut": "layer4"},
+        {"strides": (1, 2, 2, 1), "dilations": (1, 1, 1, 2)},
+        {"stem_pool": False, "pool": "mean", "reduction": 8},
+    ],
+    ids=str,
+)
+def test_closer_nodes(settings):
+    """Every second node of the closer ones is a node of before; the images' sides are odd and even."""
+    encoder = EncoderConfig(**{"width": 0.125, **settings}).build().eval()
+    model = Model(encoder, "a", encoder.stride, encoder.out_channels)
+    closer = model.closer(2)
+    assert (closer.stride, closer.origin) == (model.stride // 2, model.origin)
+    images = torch.rand(1, 3, 70, 101)
+    before, after = model.features(images), closer.features(images)
+    assert after.shape[-2:] == closer.grid(70, 101)
+    assert after[..., ::2, ::2].shape == before.shape
+    torch.testing.assert_close(after[..., ::2, ::2], before, rtol=1e-4, atol=1e-5)
+    assert model.closer(1) is model
+
+
+def test_closer_by_four_and_reflected_borders():
+    """Two strides left out; padding by reflection may differ where the image ends, and only there."""
+    encoder = EncoderConfig(width=0.125, strides=(1, 2, 2, 2), cut="layer4").build().eval()
+    model = Model(encoder, "a", 32, encoder.out_channels)
+    closer = model.closer(4)
+    assert (closer.stride, closer.encoder.stride_after["layer2"]) == (8, 8)
+    images = torch.rand(1, 3, 134, 101)
+    torch.testing.assert_close(
+        closer.features(images)[..., ::4, ::4], model.features(images), rtol=1e-4, atol=1e-5
+    )
+    mirrored = replace(TINY, cut="layer2").build().eval()
+    model = Model(mirrored, "b", 8, mirrored.out_channels)
+    before, after = model.features(images), model.closer(2).features(images)[..., ::2, ::2]
+    torch.testing.assert_close(after[..., :12, :8], before[..., :12, :8], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "times", "message"),
+    [
+        ({}, 3, "3 times as close were asked for"),
+        ({}, 4, "cannot be 4 times as close: no layer"),
+        ({"strides": (1, 1, 1, 1)}, 2, "no layer of this encoder has a stride"),
+        ({"padding_mode": "none"}, 2, "without padding cannot"),
+        ({"strides": (1, 3, 1, 1)}, 2, "the last stride is 3"),
+    ],
+)
+def test_nodes_that_cannot_be_closer(settings, times, message):
+    """A sentence."""
+    encoder = EncoderConfig(**{"width": 0.125, **settings}).build()
+    with pytest.raises(UsageError, match=message):
+        Model(encoder, "a", encoder.stride, encoder.out_channels).closer(times)
+    with pytest.raises(UsageError, match="only those of a ResNet"):
+        encoders.load("lab-patches").closer(2)
+
+
 def test_a_map_too_small_for_its_padding_is_a_sentence():
     """Reflection needs more than it reflects; other paddings do not."""
     config = EncoderConfig(width=0.125, strides=(1, 2, 2, 2), cut="layer4", padding_mode="reflect")

@@ -102,6 +102,24 @@ def test_whitened_nodes_are_those_of_the_seed_frame(model):
     torch.testing.assert_close(propagator.step(nodes[1]).labels.permute(1, 2, 0), expected)
 
 
+@pytest.mark.parametrize("subcell", [False, True])
+def test_closer_nodes_are_searched_coarse_to_fine(model, subcell):
+    """The engine's nodes are those of the encoder read closer, and its readout is the coarse-to-fine one of these."""
+    rules = Rules(0.1, 4, "disc", 3, subcell=subcell, finer=2)
+    protocol = dataclasses.replace(SMALL, rules=rules)
+    propagator = Propagator(model, protocol)
+    assert (propagator.model.stride, propagator.grid(40, 64)) == (4, (10, 16))
+    nodes = [propagator.encode(frame) for frame in frames(4)]
+    keys = normalise(torch.stack(nodes), -1)
+    values = torch.zeros(4, 10, 16, 3)
+    values[0] = propagator.seed(nodes[0], seed_labels(10, 16)).labels.permute(1, 2, 0)
+    for time, context in ((1, [0, 0, 0, 0]), (2, [0, 0, 0, 1]), (3, [0, 0, 1, 2])):
+        free = [True, False, False, False]
+        expected = readout(keys[time], keys, values, context=context, free=free, rules=rules).labels
+        values[time] = propagator.step(nodes[time]).labels.permute(1, 2, 0)
+        torch.testing.assert_close(values[time], expected)
+
+
 def test_a_still_video_keeps_its_labels(model):
     """A still video keeps its labels."""
     propagator = Propagator(model, dataclasses.replace(SMALL, rules=Rules(0.01, 1, "disc", 3)))

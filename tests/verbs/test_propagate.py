@@ -251,6 +251,10 @@ def test_published_protocol_and_knobs(folder: Path, model: Model) -> None:
         ({"device": "abacus"}, "Device 'abacus' is unknown"),
         ({"device": "cuda:99"}, "not on this machine"),
         ({"dtype": "int8"}, "dtype 'int8'"),
+        ({"finer": 0}, "finer is 0"),
+        ({"finer": 3}, "3 times as close"),
+        ({"finer": 2, "top_k": 0, "subcell": False}, "finer > 1 looks round k kept nodes"),
+        ({"finer": 2, "model": "lab-patches"}, "only those of a ResNet can"),
         ({"adapt": -3}, "adapt is -3"),
         ({"save_adapted": "w.safetensors"}, "needs adapt"),
         ({"kind": "boxes"}, "kind boxes"),
@@ -259,7 +263,7 @@ def test_published_protocol_and_knobs(folder: Path, model: Model) -> None:
 def test_wrong_settings(folder: Path, model: Model, arguments: dict[str, Any], message: str) -> None:
     """Wrong use is told before any work."""
     with pytest.raises(UsageError, match=message):
-        propagate(folder, mask(), model=model, **arguments)
+        propagate(folder, mask(), **{"model": model, **arguments})
 
 
 def test_wrong_inputs_leave_nothing(folder: Path, model: Model, tmp_path: Path) -> None:
@@ -582,6 +586,45 @@ def test_labels_follow_with_and_without_padding(tmp_path: Path, padding_mode: st
     good, bad, copied = iou(found[3], truth[3]), iou(wrong[3], truth[3]), iou(truth[0], truth[3])
     assert good > 0.7 > 0.5 > bad
     assert good > copied + 0.2
+
+
+@pytest.mark.parametrize("kind", ["mask", "keypoints", "boxes"])
+def test_closer_nodes_follow_small_things(tmp_path: Path, kind: str) -> None:
+    """A thing of little more than one cell of the encoder's own grid, by `finer`: every kind of label."""
+    path = tmp_path / "frames"
+    path.mkdir()
+    noise = np.random.default_rng(3).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    ground = cv2.resize(noise, (160, 120), interpolation=cv2.INTER_CUBIC) // 2
+    thing = cv2.resize(noise[::-1, ::-1] // 2 + 120, (12, 10), interpolation=cv2.INTER_CUBIC)
+    truth = np.zeros((5, 120, 160), dtype=np.uint8)
+    for t in range(5):
+        image = ground.copy()
+        image[51:61, 35 + 4 * t : 47 + 4 * t] = thing
+        truth[t, 51:61, 35 + 4 * t : 47 + 4 * t] = 1
+        Image.fromarray(image).save(path / f"{t}.png")
+    labels: Any = truth[0]
+    if kind == "keypoints":
+        labels = {"frames": [{"index": 0, "keypoints": [{"name": "a", "x": 41, "y": 56}]}]}
+    if kind == "boxes":
+        labels = tmp_path / "boxes.csv"
+        labels.write_text("frame,name,x,y,w,h\n0,a,35,51,12,10\n")
+    network = load("random:resnet18", config=EncoderConfig(width=0.5, cut="layer2"))
+    knobs: dict[str, Any] = {"temperature": 0.02, "kind": kind}
+    error = {}
+    for finer in (1, 2):
+        *_, last = propagate(path, labels, model=network, finer=finer, **knobs)
+        if kind == "mask":
+            assert last.masks is not None
+            error[finer] = 1 - iou(last.masks, truth[4])
+        elif kind == "keypoints":
+            assert last.keypoints is not None
+            error[finer] = float(np.hypot(*(last.keypoints[0] - (57, 56))))
+        else:
+            assert last.boxes is not None
+            error[finer] = float(np.abs(last.boxes[0] - (51, 51, 12, 10)).max())
+    assert error[2] < {"mask": 0.3, "keypoints": 2.0, "boxes": 1.0}[kind]
+    if kind != "boxes":  # the line through all positions is exact on either grid
+        assert error[2] < error[1]
 
 
 def test_boxes_are_not_stretched(tmp_path: Path) -> None:

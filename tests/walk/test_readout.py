@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -277,3 +278,87 @@ def test_subcell_needs_kept_nodes(rules):
     """Where not k nodes are kept there is nothing to move."""
     with pytest.raises(ValueError, match="subcell reads from k kept nodes"):
         Rules(**rules, subcell=True)
+
+
+def refined(query, keys, values, context, free, rules: Rules):
+    """Coarse to fine, one cell and one node at a time."""
+    n, (h, w, _) = rules.finer, query.shape
+    ch, cw = -(-h // n), -(-w // n)
+    labels, similarity = torch.zeros(h, w, L), torch.zeros(h, w)
+    for y, x in itertools.product(range(ch), range(cw)):
+        found = []
+        for (place, slot), row, column in itertools.product(enumerate(context), range(ch), range(cw)):
+            far = (row - y) ** 2 + (column - x) ** 2 >= (rules.radius or math.inf) ** 2
+            if free[place] or not far:
+                score = float(query[y * n, x * n] @ keys[slot, row * n, column * n])
+                found.append((score, place, row, column))
+        best = sorted(found, reverse=True)[: rules.top_k]
+        patches: dict[tuple[int, int, int], torch.Tensor] = {}  # of every node, the first patch that holds it
+        for _, place, row, column in best:
+            rows = range(max(row * n - n // 2, 0), min(row * n + n + n // 2, h))
+            columns = range(max(column * n - n // 2, 0), min(column * n + n + n // 2, w))
+            patch = torch.zeros(h, w, dtype=torch.bool)
+            patch[rows.start : rows.stop, columns.start : columns.stop] = True
+            for node in itertools.product([place], rows, columns):
+                patches.setdefault(node, patch)
+        for i, j in itertools.product(range(y * n, min(y * n + n, h)), range(x * n, min(x * n + n, w))):
+            planes = [keys[slot] @ query[i, j] for slot in context]
+            scores = {node: float(planes[node[0]][node[1:]]) for node in patches}
+            kept = sorted(scores, key=scores.__getitem__, reverse=True)[: rules.top_k]
+            weights = (torch.tensor([scores[node] for node in kept]) / rules.temperature).softmax(0)
+            for weight, node in zip(weights, kept, strict=True):
+                place, row, column = node
+                at = [float(row), float(column)]
+                if rules.subcell:
+                    seen = planes[place].masked_fill(~patches[node], -torch.inf)
+                    at = peak(seen, keys[context[place]], row, column)
+                labels[i, j] += weight * between(values[context[place]], *at)
+                similarity[i, j] += weight * scores[node]
+    return labels, similarity
+
+
+@pytest.mark.parametrize("tile", [(2, 3), None])
+@pytest.mark.parametrize(
+    "rules",
+    [
+        Rules(0.07, 3, "disc", 2, finer=2),
+        Rules(0.2, 4, "disc", 1.5, subcell=True, finer=2),
+        Rules(0.2, 10, "disc", None, subcell=True, finer=2),
+        Rules(0.1, 2, "disc", None, finer=4),
+        Rules(0.1, 10, "disc", 1.0, finer=2),  # fewer coarse nodes than k
+    ],
+    ids=repr,
+)
+def test_coarse_to_fine(rules, tile):
+    """Equals the loop over cells and nodes, with frames of odd sides, a frame named twice and one without window."""
+    query, keys, values = stored()
+    context, free = [2, 0, 0, 3], [True, False, False, False]
+    if rules.subcell:
+        context, free = [2, 0, 1, 3], [True, False, False, False]  # ties have other nodes beside them
+    reading = readout(query, keys, values, context=context, free=free, rules=rules, tile=tile)
+    labels, similarity = refined(query, keys, values, context, free, rules)
+    torch.testing.assert_close(reading.labels, labels, atol=1e-5, rtol=0)
+    torch.testing.assert_close(reading.similarity, similarity, atol=1e-5, rtol=0)
+
+
+def test_coarse_to_fine_sees_all_where_all_is_kept():
+    """With as many kept as there are nodes, nothing is lost by looking coarsely first."""
+    query, keys, values = stored()
+    many = Rules(0.1, 4 * H * W, "disc", None, finer=2)
+    fine = readout(query, keys, values, context=[0, 1, 3], free=[False] * 3, rules=many)
+    plain = readout(query, keys, values, context=[0, 1, 3], free=[False] * 3, rules=replace(many, finer=1))
+    torch.testing.assert_close(fine.labels, plain.labels, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"finer": 0}, "finer is 0"),
+        ({"finer": 2, "top_k": None}, "finer > 1 looks round k kept nodes"),
+        ({"finer": 2, "joint": False}, "finer > 1 looks round k kept nodes"),
+    ],
+)
+def test_coarse_to_fine_needs_kept_nodes(fields, message):
+    """A sentence for rules that keep no k nodes."""
+    with pytest.raises(ValueError, match=message):
+        Rules(**fields)

@@ -78,6 +78,12 @@ def add_protocol_flags(parser: Parser) -> None:
     knob("--joint", type=bool, metavar="BOOL", help="best K over all frames together (true) or of each frame")
     knob("--keep-ties", type=bool, metavar="BOOL", help="keep every node that ties with the K-th")
     knob("--subcell", type=bool, metavar="BOOL", help="read labels where the affinity peaks between nodes")
+    knob(
+        "--finer",
+        type=int,
+        metavar="N",
+        help="nodes N times as close as the encoder's, searched coarse to fine: 2 or 4, for small things; slower",
+    )
     knob("--recent", choices=["repeated", "available", "without_first"], help="context before M frames exist")
     knob("--add-first", type=bool, metavar="BOOL", help="always read from the labelled frame too")
     knob("--window-first", type=bool, metavar="BOOL", help="the window holds for that frame as well")

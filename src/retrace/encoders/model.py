@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from retrace.encoders.colour import IMAGENET_MEAN as IMAGENET_MEAN
 from retrace.encoders.colour import IMAGENET_STD as IMAGENET_STD
 from retrace.encoders.colour import to_input
-from retrace.encoders.resnet import ResNet
+from retrace.encoders.resnet import ResNet, a_trous
+from retrace.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,31 @@ class Model:
         if isinstance(self.encoder, ResNet):
             return self.encoder.grid(height, width)
         return -(-height // self.stride), -(-width // self.stride)
+
+    def closer(self, times: int) -> "Model":
+        """The same encoder, read at nodes that are `times` as close, see `resnet.a_trous`.
+
+        Args:
+            times: 1, 2, 4, ...; every time that it doubles, one more stride is left out.
+
+        Errors: UsageError for other numbers, and for an encoder that has no stride to leave out.
+        """
+        if times < 1 or times & (times - 1):
+            raise UsageError(f"Nodes {times} times as close were asked for; it can be 1, 2, 4, ...")
+        if times == 1:
+            return self
+        if not isinstance(self.encoder, ResNet):
+            raise UsageError(f"The nodes of {self.name} cannot be closer: only those of a ResNet can.")
+        encoder, left = self.encoder, times
+        while left > 1:
+            try:
+                encoder = a_trous(encoder)
+            except ValueError as error:
+                raise UsageError(
+                    f"The nodes of {self.name} cannot be {times} times as close: {error}. Leave out `finer`."
+                ) from error
+            left //= 2
+        return replace(self, encoder=encoder, stride=encoder.stride)
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Model":
         """A copy on another device, in evaluation mode, channels-last."""

@@ -3,6 +3,7 @@
 The papers' res2 ... res5 are `layer1` ... `layer4`.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Literal, cast, get_args
 
@@ -308,6 +309,57 @@ class ResNet(nn.Module):
         for name in LAYERS[: LAYERS.index(layers[-1]) + 1]:
             x = maps[name] = self.get_submodule(name)(x)
         return [maps[name] for name in layers]
+
+
+def a_trous(encoder: ResNet) -> ResNet:
+    """The same encoder with nodes twice as close: every second node, on both axes, keeps its features.
+
+    The last stride of 2 becomes 1, and the 3x3 convolutions behind it are dilated twice as far, so that they meet what
+    they met before. Only borders that are padded by reflection may differ.
+
+    Errors: ValueError for an encoder whose layers have no stride of 2, and for one that pads nothing.
+    """
+    if encoder.conv1.padding == (0, 0):
+        raise ValueError(
+            "an encoder without padding cannot have its nodes closer: they would not stay in place"
+        )
+    finer = copy.deepcopy(encoder)
+    blocks = [block for name in finer.stride_after for block in finer.get_submodule(name).children()]
+    halving = [block for block in blocks if any(stride > 1 for stride in _strides(block))]
+    if not halving:
+        raise ValueError("no layer of this encoder has a stride that could be left out")
+    if max(_strides(halving[-1])) != 2:
+        raise ValueError(f"the last stride is {max(_strides(halving[-1]))}; only 2 can be left out")
+    behind = False
+    for block in blocks[blocks.index(halving[-1]) :]:
+        # In the order in which a block applies them; its shortcut, 1x1, is beside them.
+        for name, old in [item for item in block.named_modules() if isinstance(item[1], nn.Conv2d)]:
+            strided = old.stride == (2, 2)
+            block.set_submodule(name, _without_stride(old, 2 if behind and not strided else 1))
+            behind = behind or strided
+    for name in finer.stride_after:
+        if finer.get_submodule(name)[0] in blocks[blocks.index(halving[-1]) :]:  # type: ignore[index]
+            finer.stride_after[name] //= 2
+    finer.stride //= 2
+    return finer
+
+
+def _strides(block: nn.Module) -> list[int]:
+    """Of its convolutions."""
+    return [layer.stride[0] for layer in block.modules() if isinstance(layer, nn.Conv2d)]
+
+
+def _without_stride(old: nn.Conv2d, farther: int) -> nn.Conv2d:
+    """A convolution with the weights of another, stride 1, dilated `farther` times as much."""
+    new = _conv(
+        old.in_channels,
+        old.out_channels,
+        old.kernel_size[0],
+        dilation=old.dilation[0] * (farther if old.kernel_size[0] > 1 else 1),
+        padding_mode=old.padding_mode,
+    )
+    new.weight = old.weight
+    return new
 
 
 DEPTHS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {

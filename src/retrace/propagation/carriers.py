@@ -277,7 +277,6 @@ class Readout:
         """See the class."""
         self.name = model.name
         self.protocol = protocol
-        self._model = model
         self._engine = Propagator(model, protocol, device=device, dtype=dtype, tile=tile)
 
     def masks(self, frames: Iterable[Pixels], given: Mapping[int, Ids]) -> Iterator[Callable[[], Ids]]:
@@ -402,9 +401,9 @@ class Readout:
             (size[0], size[1]),
             network,
             self._engine.grid(*network),
-            self._model.stride,
-            self._model.origin,
-            self._model.padding(*network),
+            self._engine.model.stride,
+            self._engine.model.origin,
+            self._engine.model.padding(*network),
         )
 
     def _merged(self, found: list[tuple["_Part", Step]], geometry: Geometry) -> tuple[MaskCodec, Step]:

@@ -12,7 +12,7 @@ from retrace.encoders.model import Model
 from retrace.propagation.context import context_frames
 from retrace.propagation.protocols import Protocol
 from retrace.walk.nodes import Whitening, normalise, whitening
-from retrace.walk.readout import readout
+from retrace.walk.readout import own_shifts, readout
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Propagator:
             dtype: of features and affinities; labels are float32.
             tile: target nodes done at once, see `walk.readout.readout`.
         """
-        self.model = model.to(device, dtype)
+        self.model = model.closer(protocol.rules.finer).to(device, dtype)
         self.protocol = protocol
         self.device = torch.device(device)
         self.dtype = dtype
@@ -62,6 +62,7 @@ class Propagator:
         self._time = 0
         self._keys = torch.empty(0)
         self._values = torch.empty(0)
+        self._own: Tensor | None = None
         self._slots: dict[int, int] = {}
         self._whitening: Whitening | None = None
 
@@ -100,6 +101,7 @@ class Propagator:
         count = self.protocol.num_context + 1
         self._keys = torch.zeros(count, h, w, channels, dtype=nodes.dtype, device=self.device)
         self._values = torch.zeros(count, h, w, labels.shape[0], device=self.device)
+        self._own = torch.zeros(count, h, w, 2, device=self.device) if self.protocol.rules.subcell else None
         self._time = 0
         self._slots = {}
         self._ring = deque(range(1, count))
@@ -154,6 +156,7 @@ class Propagator:
                 free=free,
                 rules=protocol.rules,
                 tile=self.tile,
+                own=self._own,
             )
             labels = reading.labels.permute(2, 0, 1)  # (L, h, w)
             stored = stretch(labels) if protocol.feed_back == "minmax" else labels
@@ -169,6 +172,8 @@ class Propagator:
         """Put a frame into a slot of the ring; whatever stood there is forgotten."""
         self._keys[slot] = nodes
         self._values[slot] = labels.permute(1, 2, 0)
+        if self._own is not None:
+            self._own[slot] = own_shifts(nodes)
         self._slots = {frame: place for frame, place in self._slots.items() if place != slot}
         self._slots[self._time] = slot
         self._time += 1

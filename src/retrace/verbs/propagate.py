@@ -64,6 +64,7 @@ class Knobs(TypedDict, total=False):
     softmax: str | None
     keep_ties: bool | None
     subcell: bool | None
+    finer: int | None
     normalise_features: bool | None
     whiten: float | None
     feed_back: str | None
@@ -137,7 +138,14 @@ class Propagation(LabelledRun):
         resized = resize_image(torch.empty(3, *frame, dtype=torch.uint8), self.protocol.size)
         network = (resized.shape[1], resized.shape[2])
         padding = model.padding(*network)
-        geometry = Geometry(frame, network, self._engine.grid(*network), model.stride, model.origin, padding)
+        geometry = Geometry(
+            frame,
+            network,
+            self._engine.grid(*network),
+            self._engine.model.stride,
+            self._engine.model.origin,
+            padding,
+        )
         padded = {"padding": dict(zip(("bottom", "right"), padding, strict=True))} if any(padding) else {}
         return geometry, {"protocol": asdict(self.protocol), **padded}
 

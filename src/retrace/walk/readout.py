@@ -12,7 +12,7 @@ among the k best of all maxima, so nothing is missed.
 import functools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +37,10 @@ class Rules:
         softmax: "kept" normalises over the nodes that are kept; "frame" over all allowed nodes of each frame, sums what
             is kept and divides by the number of frames (TimeCycle).
         keep_ties: keep every node that ties with the k-th (DINO).
-        subcell: labels are read where the affinity peaks between nodes, see `_own_shifts`. Not in any of the papers.
+        subcell: labels are read where the affinity peaks between nodes, see `own_shifts`. Not in any of the papers.
+        finer: 1 searches all nodes. n has nodes n times as close as the encoder's own: every n-th is searched first,
+            where `radius` counts these, and then the nodes round the k best found, see `_refined`. Not in any of the
+            papers.
     """
 
     temperature: float = 0.07
@@ -48,6 +51,7 @@ class Rules:
     softmax: str = "kept"
     keep_ties: bool = False
     subcell: bool = False
+    finer: int = 1
 
     def __post_init__(self) -> None:
         """Errors: ValueError naming the field, what it was and what it may be."""
@@ -66,9 +70,16 @@ class Rules:
             raise ValueError(f"softmax is {self.softmax!r}; expected 'kept' or 'frame'")
         if self.softmax == "frame" and self.joint:
             raise ValueError("softmax='frame' normalises each frame by itself; it needs joint=False")
-        if self.subcell and (self.top_k is None or self.keep_ties or self.softmax == "frame"):
+        kept = self.top_k is not None and not self.keep_ties and self.softmax == "kept"
+        if self.subcell and not kept:
             raise ValueError(
                 "subcell reads from k kept nodes; it needs top_k, softmax='kept' and keep_ties=False"
+            )
+        if self.finer < 1:
+            raise ValueError(f"finer is {self.finer}; expected 1, or how many times closer the nodes are")
+        if self.finer > 1 and not (kept and self.joint):
+            raise ValueError(
+                "finer > 1 looks round k kept nodes; it needs top_k, joint=True, softmax='kept' and keep_ties=False"
             )
 
 
@@ -117,6 +128,7 @@ def readout(
     free: Sequence[bool],
     rules: Rules,
     tile: tuple[int, int] | None = None,
+    own: Tensor | None = None,
 ) -> Reading:
     """Read labels for every node of a frame.
 
@@ -128,7 +140,9 @@ def readout(
         free: for each of them, True where the window does not hold.
         rules: the dialect.
         tile: rows and columns of target nodes done at once: the bound on memory. None: (8, 16) on a CPU, (32, 32) on a
-            GPU. Memory is about tile nodes * context frames * reached nodes * bytes of the dtype.
+            GPU. Memory is about tile nodes * context frames * reached nodes * bytes of the dtype. With `rules.finer`
+            they are of the coarse nodes.
+        own: (S, h, w, 2), `own_shifts` of every stored frame, for `rules.subcell`; None computes them.
 
     Returns: Reading.
 
@@ -144,26 +158,44 @@ def readout(
         raise ValueError(
             f"{len(context)} context frames and {len(free)} window flags; expected as many, at least one"
         )
-    rows, columns = tile or (CPU_TILE if query.device.type == "cpu" else CUDA_TILE)
     table = values.flatten(0, 2)  # (S * N, L)
     labels = table.new_empty(h, w, table.shape[-1], dtype=torch.float32)
     similarity = table.new_empty(h, w, dtype=torch.float32)
-    groups = _groups(context, free, rules)
-    own = torch.cat([_own_shifts(frame).flatten(0, 1) for frame in keys]) if rules.subcell else None
+    if not rules.subcell:
+        own = None
+    elif own is None:
+        own = torch.stack([own_shifts(frame) for frame in keys])
+    if rules.finer > 1:
+        _refined(query, keys, table, own, context, free, rules, tile, labels, similarity)
+        return Reading(labels, similarity)
+    for y, x, block, parts in _tiles(query, keys, _groups(context, free, rules), rules, tile):
+        if rules.softmax == "frame":
+            read, best = _read_frames(parts, table, rules, len(context))
+        elif rules.top_k is None or rules.keep_ties:
+            read, best = _read_all(parts, table, rules)
+        else:
+            read, best = _read_kept(_joined(parts, rules), table, rules, own)
+        rows, columns = block.shape[:2]
+        labels[y : y + rows, x : x + columns] = read.view(rows, columns, -1)
+        similarity[y : y + rows, x : x + columns] = best.view(rows, columns)
+    return Reading(labels, similarity)
+
+
+def _tiles(
+    query: Tensor,
+    keys: Sequence[Tensor] | Tensor,
+    groups: Sequence[tuple[list[int], bool]],
+    rules: Rules,
+    tile: tuple[int, int] | None,
+) -> Iterator[tuple[int, int, Tensor, list["Part"]]]:
+    """(y, x), the target nodes (rows, columns, C) that begin there, and what they reach in every group of frames."""
+    h, w, _ = query.shape
+    rows, columns = tile or (CPU_TILE if query.device.type == "cpu" else CUDA_TILE)
     buffers = _Buffers(query)
     for y in range(0, h, rows):
         for x in range(0, w, columns):
             block = query[y : y + rows, x : x + columns]
-            parts = [_score(block, keys, y, x, group, rules, buffers) for group in groups]
-            if rules.softmax == "frame":
-                read, best = _read_frames(parts, table, rules, len(context))
-            elif rules.top_k is None or rules.keep_ties:
-                read, best = _read_all(parts, table, rules)
-            else:
-                read, best = _read_kept(parts, table, rules, own, w)
-            labels[y : y + rows, x : x + columns] = read.view(*block.shape[:2], -1)
-            similarity[y : y + rows, x : x + columns] = best.view(block.shape[:2])
-    return Reading(labels, similarity)
+            yield y, x, block, [_score(block, keys, y, x, group, rules, buffers) for group in groups]
 
 
 class _Buffers:
@@ -192,7 +224,7 @@ def _groups(context: Sequence[int], free: Sequence[bool], rules: Rules) -> list[
 
 def _score(
     block: Tensor,
-    keys: Tensor,
+    keys: Sequence[Tensor] | Tensor,
     y: int,
     x: int,
     group: tuple[list[int], bool],
@@ -200,7 +232,7 @@ def _score(
     buffers: _Buffers,
 ) -> Part:
     """Affinities of a tile of target nodes (rows, columns, C), whose first node is (y, x), with what it reaches."""
-    _, h, w, channels = keys.shape
+    h, w, channels = keys[0].shape
     q_rows, q_columns = block.shape[:2]
     queries = block.reshape(-1, channels).t().contiguous()  # (C, q)
     frames, windowed = group
@@ -214,20 +246,20 @@ def _score(
         dy = torch.arange(y0, y1)[:, None] - torch.arange(y, y + q_rows)  # (rows, q_rows)
         dx = torch.arange(x0, x1)[:, None] - torch.arange(x, x + q_columns)  # (columns, q_columns)
         inside = window(rules.shape, rules.radius, dy[:, None, :, None], dx[None, :, None, :])
-        bias = torch.zeros(inside.shape, dtype=keys.dtype).masked_fill_(~inside, -torch.inf)
-        bias = bias.view(-1, q_rows * q_columns).to(keys.device)  # (rows * columns, q)
+        bias = torch.zeros(inside.shape, dtype=block.dtype).masked_fill_(~inside, -torch.inf)
+        bias = bias.view(-1, q_rows * q_columns).to(block.device)  # (rows * columns, q)
     reached, q = (y1 - y0) * (x1 - x0), queries.shape[1]
     scores = buffers("windowed" if windowed else "free", len(frames), reached, q)
     for place, frame in enumerate(frames):
-        region = keys[frame, y0:y1, x0:x1]  # (rows, columns, C)
+        region = keys[frame][y0:y1, x0:x1]  # (rows, columns, C)
         if not region.is_contiguous():
             region = buffers("region", *region.shape).copy_(region)
         if bias is None:
             torch.mm(region.view(reached, channels), queries, out=scores[place])
         else:
             torch.addmm(bias, region.view(reached, channels), queries, out=scores[place])
-    numbers = torch.arange(h * w, device=keys.device).view(h, w)
-    offsets = torch.tensor(frames, device=keys.device) * (h * w)
+    numbers = torch.arange(h * w, device=block.device).view(h, w)
+    offsets = torch.tensor(frames, device=block.device) * (h * w)
     return Part(scores.view(-1, q), numbers[y0:y1, x0:x1], offsets)
 
 
@@ -307,7 +339,7 @@ def _peak(before: Tensor, middle: Tensor, after: Tensor) -> Tensor:
     return torch.where((bend > 0) & bend.isfinite(), (after - before) / (2 * bend), torch.nan)
 
 
-def _own_shifts(frame: Tensor) -> Tensor:
+def own_shifts(frame: Tensor) -> Tensor:
     """`_shifts` of every node of (h, w, C) among the nodes of its own frame: (h, w, 2), NaN at the border.
 
     The affinities of a node with those beside it are seldom alike, so the parabola has its top beside the node even
@@ -323,11 +355,8 @@ def _own_shifts(frame: Tensor) -> Tensor:
     return shifts
 
 
-def _read_kept(
-    parts: list[Part], table: Tensor, rules: Rules, own: Tensor | None, width: int
-) -> tuple[Tensor, Tensor]:
-    """Softmax over the k best. Returns labels (q, L) and similarity (q,)."""
-    assert rules.top_k is not None
+def _joined(parts: list[Part], rules: Rules) -> Kept:
+    """What is kept of all parts: the k best together, or those of every frame."""
     if rules.joint:
         found = [_kept(part, rules) for part in parts]
     else:
@@ -340,25 +369,133 @@ def _read_kept(
         else None
     )
     if rules.joint and len(found) > 1:
+        assert rules.top_k is not None
         values, chosen = values.topk(min(rules.top_k, values.shape[1]), dim=1)
         nodes = nodes.gather(1, chosen)
         shifts = None if shifts is None else shifts.gather(1, chosen[:, :, None].expand(-1, -1, 2))
-    values = values.float()
+    return Kept(values, nodes, shifts)
+
+
+def _read_kept(kept: Kept, table: Tensor, rules: Rules, own: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Softmax over what is kept. Returns labels (q, L) and similarity (q,)."""
+    values, nodes = kept.values.float(), kept.nodes
     weights = (values / rules.temperature).softmax(1)  # (q, k)
-    if shifts is not None and own is not None:
-        nodes, shares = _around(nodes, shifts, own, width)
+    if kept.shifts is not None and own is not None:
+        nodes, shares = _around(nodes, kept.shifts, own)
         labels = _sum(nodes, weights[:, :, None] * shares, table)
     else:
         labels = _sum(nodes, weights, table)
     return labels, _weighted_mean(weights, values)
 
 
-def _around(nodes: Tensor, shifts: Tensor, own: Tensor, width: int) -> tuple[Tensor, Tensor]:
+def _refined(
+    query: Tensor,
+    keys: Tensor,
+    table: Tensor,
+    own: Tensor | None,
+    context: Sequence[int],
+    free: Sequence[bool],
+    rules: Rules,
+    tile: tuple[int, int] | None,
+    labels: Tensor,
+    similarity: Tensor,
+) -> None:
+    """Coarse to fine: write `labels` (h, w, L) and `similarity` (h, w) of all target nodes.
+
+    Every n-th node (n = `rules.finer`) finds its k best among every n-th node of the context. The n x n target nodes
+    of its cell are then compared with all nodes of the patches round these: 2n x 2n nodes each, the cell that a coarse
+    node begins and half a cell on every side. Of these the k best are kept. A node that stands in several patches of a
+    frame counts once; one of a frame that the context names twice counts twice, as without a coarse search.
+    """
+    n, (h, w, channels) = rules.finer, query.shape
+    assert rules.top_k is not None
+    nodes, positions = keys.flatten(0, 2), range(len(context))
+    groups = _groups(positions, free, rules)
+    coarse = [keys[slot, ::n, ::n] for slot in context]
+    slots = torch.tensor(context, device=query.device)
+    inner = torch.arange(n, device=query.device)
+    patch = torch.arange(2 * n, device=query.device) - n // 2
+    plain = replace(rules, subcell=False)
+    ch, cw = coarse[0].shape[:2]
+    for y, x, block, parts in _tiles(query[::n, ::n], coarse, groups, plain, tile):
+        kept = _joined(parts, plain)  # nodes are numbered by position in the context
+        q, k = kept.nodes.shape
+        frame, place = kept.nodes // (ch * cw), kept.nodes % (ch * cw)
+        rows = (place // cw * n)[:, :, None, None] + patch[:, None]  # (q, k, 2n, 1)
+        columns = (place % cw * n)[:, :, None, None] + patch  # (q, k, 1, 2n)
+        there = (rows >= 0) & (rows < h) & (columns >= 0) & (columns < w)  # (q, k, 2n, 2n)
+        there = there & kept.values.isfinite()[:, :, None, None]
+        within = rows.clamp(0, h - 1) * w + columns.clamp(0, w - 1)
+        numbers = (frame[:, :, None, None] * (h * w) + within).masked_fill(~there, -1).flatten(1)
+        barred = (numbers < 0) | _seen_before(numbers)
+        stored = (slots[frame][:, :, None, None] * (h * w) + within).flatten(1)  # (q, m)
+        # The target nodes of every cell; those beyond the frame are computed and dropped.
+        target_rows = (
+            torch.arange(y, y + block.shape[0], device=query.device)[:, None] * n + inner
+        )  # (rows, n)
+        target_columns = torch.arange(x, x + block.shape[1], device=query.device)[:, None] * n + inner
+        targets = (
+            target_rows[:, None, :, None] * w + target_columns[None, :, None, :]
+        )  # (rows, columns, n, n)
+        real = (target_rows[:, None, :, None] < h) & (target_columns[None, :, None, :] < w)
+        targets, real = targets.reshape(q, n * n), real.reshape(q, n * n)
+        cell = query.reshape(-1, channels)[targets.clamp_max(h * w - 1)]  # (q, n * n, C)
+        scores = cell @ nodes[stored].transpose(1, 2)  # (q, n * n, m)
+        values, chosen = scores.masked_fill(barred[:, None], -torch.inf).topk(
+            min(rules.top_k, scores.shape[-1]), dim=2
+        )
+        shifts = None
+        if rules.subcell:
+            shifts = _patch_shifts(
+                scores.view(-1, k, 2 * n, 2 * n), there.repeat_interleave(n * n, 0), chosen.flatten(0, 1)
+            )
+        found = Kept(
+            values.flatten(0, 1),
+            stored[:, None].expand(-1, n * n, -1).gather(2, chosen).flatten(0, 1),
+            shifts,
+        )
+        read, best = _read_kept(found, table, rules, own)
+        labels.view(h * w, -1)[targets[real]] = read[real.flatten()]
+        similarity.view(-1)[targets[real]] = best[real.flatten()]
+
+
+def _seen_before(numbers: Tensor) -> Tensor:
+    """Of (q, m) whole numbers: bool (q, m), True where the same number stands further left in the row."""
+    ordered, order = numbers.sort(dim=1, stable=True)
+    again = torch.zeros_like(ordered, dtype=torch.bool)
+    again[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
+    return torch.empty_like(again).scatter_(1, order, again)
+
+
+def _patch_shifts(scores: Tensor, there: Tensor, chosen: Tensor) -> Tensor:
+    """As `_shifts`, of nodes chosen from patches: NaN along an axis that the patch or the frame cuts off there.
+
+    Args:
+        scores: (q, k, s, s), affinities with patches of s x s nodes.
+        there: bool of the same shape, False beyond the frame.
+        chosen: (q, kept), places among the k * s * s.
+
+    Returns: (q, kept, 2), (dy, dx).
+    """
+    side = scores.shape[-1]
+    scores = scores.float().masked_fill(~there, torch.nan).flatten(1)
+    middle = scores.gather(1, chosen)
+    shifts = []
+    for position, step in ((chosen // side % side, side), (chosen % side, 1)):
+        inside = (position > 0) & (position < side - 1)
+        before = scores.gather(1, torch.where(inside, chosen - step, chosen))
+        after = scores.gather(1, torch.where(inside, chosen + step, chosen))
+        shifts.append(_peak(before, middle, after).masked_fill(~inside, torch.nan))
+    return torch.stack(shifts, dim=-1)
+
+
+def _around(nodes: Tensor, shifts: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
     """The four nodes round each shifted node (q, k), and the bilinear share of each: both (q, k, 4).
 
-    A shift counts from the node's own (S * N, 2), is at most half a cell, and 0 where one of the two is not known.
+    A shift counts from the node's own in (S, h, w, 2), is at most half a cell, and 0 where one of the two is not known.
     """
-    shifts = (shifts - own[nodes]).nan_to_num(0.0).clamp(-0.5, 0.5)
+    width = own.shape[2]
+    shifts = (shifts - own.flatten(0, 2)[nodes]).nan_to_num(0.0).clamp(-0.5, 0.5)
     down, right = shifts.sign().long().unbind(-1)
     dy, dx = shifts.abs().unbind(-1)
     corners = torch.stack([nodes, nodes + down * width, nodes + right, nodes + down * width + right], dim=-1)
