@@ -166,7 +166,10 @@ def readout(
     elif own is None:
         own = torch.stack([own_shifts(frame) for frame in keys])
     if rules.finer > 1:
-        _refined(query, keys, table, own, context, free, rules, tile, labels, similarity)
+        for targets, kept in _refined(query, keys, context, free, rules, tile):
+            labels.view(h * w, -1)[targets], similarity.view(-1)[targets] = _read_kept(
+                kept, table, rules, own
+            )
         return Reading(labels, similarity)
     for y, x, block, parts in _tiles(query, keys, _groups(context, free, rules), rules, tile):
         if rules.softmax == "frame":
@@ -391,72 +394,65 @@ def _read_kept(kept: Kept, table: Tensor, rules: Rules, own: Tensor | None) -> t
 def _refined(
     query: Tensor,
     keys: Tensor,
-    table: Tensor,
-    own: Tensor | None,
     context: Sequence[int],
     free: Sequence[bool],
     rules: Rules,
     tile: tuple[int, int] | None,
-    labels: Tensor,
-    similarity: Tensor,
-) -> None:
-    """Coarse to fine: write `labels` (h, w, L) and `similarity` (h, w) of all target nodes.
+) -> Iterator[tuple[Tensor, Kept]]:
+    """Coarse to fine: target nodes by their numbers (t,), and what they keep; every node comes once.
 
-    Every n-th node (n = `rules.finer`) finds its k best among every n-th node of the context. The n x n target nodes
-    of its cell are then compared with all nodes of the patches round these: 2n x 2n nodes each, the cell that a coarse
+    Every n-th node (n = `rules.finer`) finds its k best among every n-th node of the context. The n x n target nodes of
+    its cell are then compared with all nodes of the patches round these: 2n x 2n nodes each, the cell that a coarse
     node begins and half a cell on every side. Of these the k best are kept. A node that stands in several patches of a
     frame counts once; one of a frame that the context names twice counts twice, as without a coarse search.
     """
     n, (h, w, channels) = rules.finer, query.shape
     assert rules.top_k is not None
-    nodes, positions = keys.flatten(0, 2), range(len(context))
-    groups = _groups(positions, free, rules)
+    # Until `slots` is asked, frames are numbered by their position in the context.
     coarse = [keys[slot, ::n, ::n] for slot in context]
+    groups = _groups(range(len(context)), free, rules)
     slots = torch.tensor(context, device=query.device)
-    inner = torch.arange(n, device=query.device)
-    patch = torch.arange(2 * n, device=query.device) - n // 2
     plain = replace(rules, subcell=False)
-    ch, cw = coarse[0].shape[:2]
     for y, x, block, parts in _tiles(query[::n, ::n], coarse, groups, plain, tile):
-        kept = _joined(parts, plain)  # nodes are numbered by position in the context
-        q, k = kept.nodes.shape
-        frame, place = kept.nodes // (ch * cw), kept.nodes % (ch * cw)
-        rows = (place // cw * n)[:, :, None, None] + patch[:, None]  # (q, k, 2n, 1)
-        columns = (place % cw * n)[:, :, None, None] + patch  # (q, k, 1, 2n)
-        there = (rows >= 0) & (rows < h) & (columns >= 0) & (columns < w)  # (q, k, 2n, 2n)
-        there = there & kept.values.isfinite()[:, :, None, None]
-        within = rows.clamp(0, h - 1) * w + columns.clamp(0, w - 1)
-        numbers = (frame[:, :, None, None] * (h * w) + within).masked_fill(~there, -1).flatten(1)
-        barred = (numbers < 0) | _seen_before(numbers)
-        stored = (slots[frame][:, :, None, None] * (h * w) + within).flatten(1)  # (q, m)
-        # The target nodes of every cell; those beyond the frame are computed and dropped.
-        target_rows = (
-            torch.arange(y, y + block.shape[0], device=query.device)[:, None] * n + inner
-        )  # (rows, n)
-        target_columns = torch.arange(x, x + block.shape[1], device=query.device)[:, None] * n + inner
-        targets = (
-            target_rows[:, None, :, None] * w + target_columns[None, :, None, :]
-        )  # (rows, columns, n, n)
-        real = (target_rows[:, None, :, None] < h) & (target_columns[None, :, None, :] < w)
-        targets, real = targets.reshape(q, n * n), real.reshape(q, n * n)
-        cell = query.reshape(-1, channels)[targets.clamp_max(h * w - 1)]  # (q, n * n, C)
-        scores = cell @ nodes[stored].transpose(1, 2)  # (q, n * n, m)
-        values, chosen = scores.masked_fill(barred[:, None], -torch.inf).topk(
-            min(rules.top_k, scores.shape[-1]), dim=2
-        )
-        shifts = None
-        if rules.subcell:
-            shifts = _patch_shifts(
-                scores.view(-1, k, 2 * n, 2 * n), there.repeat_interleave(n * n, 0), chosen.flatten(0, 1)
-            )
-        found = Kept(
-            values.flatten(0, 1),
-            stored[:, None].expand(-1, n * n, -1).gather(2, chosen).flatten(0, 1),
-            shifts,
-        )
-        read, best = _read_kept(found, table, rules, own)
-        labels.view(h * w, -1)[targets[real]] = read[real.flatten()]
-        similarity.view(-1)[targets[real]] = best[real.flatten()]
+        found = _joined(parts, plain)
+        frame, node = found.nodes // coarse[0][..., 0].numel(), found.nodes % coarse[0][..., 0].numel()
+        within, there = _patches(node, coarse[0].shape[1], n, (h, w))  # (q, k, 2n, 2n)
+        there &= found.values.isfinite()[:, :, None, None]
+        frame, slot = (number[:, :, None, None] * (h * w) for number in (frame, slots[frame]))
+        unique = (frame + within).masked_fill(~there, -1).flatten(1)  # (q, m)
+        stored = (slot + within).flatten(1)
+        targets, real = _cells(y, x, block.shape[:2], n, (h, w))  # (q, n * n)
+        scores = query.reshape(-1, channels)[targets] @ keys.view(-1, channels)[stored].transpose(1, 2)
+        allowed = scores.masked_fill(((unique < 0) | _seen_before(unique))[:, None], -torch.inf)
+        values, chosen = allowed.topk(min(rules.top_k, allowed.shape[-1]), dim=2)  # (q, n * n, kept)
+        kept = stored[:, None].expand(-1, n * n, -1).gather(2, chosen)
+        shifts = _patch_shifts(scores, there, chosen)[real] if rules.subcell else None
+        yield targets[real], Kept(values[real], kept[real], shifts)
+
+
+def _patches(node: Tensor, width: int, n: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Fine nodes of the patches round coarse nodes (q, k) of a grid of that width.
+
+    Returns: their numbers within the frame of h x w nodes (q, k, 2n, 2n), and where they are inside it.
+    """
+    h, w = size
+    steps = torch.arange(2 * n, device=node.device) - n // 2
+    rows = (node // width * n)[:, :, None, None] + steps[:, None]  # (q, k, 2n, 1)
+    columns = (node % width * n)[:, :, None, None] + steps  # (q, k, 1, 2n)
+    there = (rows >= 0) & (rows < h) & (columns >= 0) & (columns < w)
+    return rows.clamp(0, h - 1) * w + columns.clamp(0, w - 1), there
+
+
+def _cells(y: int, x: int, block: Sequence[int], n: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Fine nodes of the cells of a block (rows, columns) of coarse nodes, whose first one is (y, x).
+
+    Returns: their numbers within the frame of h x w nodes (q, n * n), and where they are inside it.
+    """
+    h, w = size
+    rows = torch.arange(y * n, (y + block[0]) * n).view(-1, 1, n, 1)
+    columns = torch.arange(x * n, (x + block[1]) * n).view(1, -1, 1, n)
+    numbers, real = rows.clamp_max(h - 1) * w + columns.clamp_max(w - 1), (rows < h) & (columns < w)
+    return numbers.reshape(-1, n * n), real.reshape(-1, n * n)
 
 
 def _seen_before(numbers: Tensor) -> Tensor:
@@ -471,20 +467,20 @@ def _patch_shifts(scores: Tensor, there: Tensor, chosen: Tensor) -> Tensor:
     """As `_shifts`, of nodes chosen from patches: NaN along an axis that the patch or the frame cuts off there.
 
     Args:
-        scores: (q, k, s, s), affinities with patches of s x s nodes.
-        there: bool of the same shape, False beyond the frame.
-        chosen: (q, kept), places among the k * s * s.
+        scores: (q, t, k * s * s), affinities of t target nodes with the same k patches of s x s nodes.
+        there: bool (q, k, s, s), False beyond the frame.
+        chosen: (q, t, kept), places among the k * s * s.
 
-    Returns: (q, kept, 2), (dy, dx).
+    Returns: (q, t, kept, 2), (dy, dx).
     """
-    side = scores.shape[-1]
-    scores = scores.float().masked_fill(~there, torch.nan).flatten(1)
-    middle = scores.gather(1, chosen)
+    side = there.shape[-1]
+    scores = scores.float().masked_fill(~there.flatten(1)[:, None], torch.nan)
+    middle = scores.gather(2, chosen)
     shifts = []
     for position, step in ((chosen // side % side, side), (chosen % side, 1)):
         inside = (position > 0) & (position < side - 1)
-        before = scores.gather(1, torch.where(inside, chosen - step, chosen))
-        after = scores.gather(1, torch.where(inside, chosen + step, chosen))
+        before = scores.gather(2, torch.where(inside, chosen - step, chosen))
+        after = scores.gather(2, torch.where(inside, chosen + step, chosen))
         shifts.append(_peak(before, middle, after).masked_fill(~inside, torch.nan))
     return torch.stack(shifts, dim=-1)
 
