@@ -409,3 +409,20 @@ def test_textures_in_pictures(davis: Path, tmp_path: Path) -> None:
     assert page.count("data:image/jpeg;base64,") == 3 * 5
     assert "carried stripes" in page
     assert (tmp_path / "out" / "submission" / "two" / "00005.png").exists()
+
+
+def test_a_script_without_a_main_guard(davis: Path, tmp_path: Path) -> None:
+    """One process by default, so that a plain script works; several without the guard end with what to write."""
+    script = tmp_path / "own.py"
+    script.write_text(
+        "import sys, retrace\n"
+        f"done = retrace.evaluate('davis2017', root={str(davis)!r}, model='copy', **eval(sys.argv[1]))\n"
+        "print(len(done.results), 'sequences')\n"
+    )
+    plain = subprocess.run([sys.executable, str(script), "{}"], capture_output=True, text=True, check=True)
+    assert plain.stdout.endswith("3 sequences\n")
+    several = subprocess.run(
+        [sys.executable, str(script), "{'workers': 2}"], capture_output=True, text=True, check=False
+    )
+    assert several.returncode == 1
+    assert 'has to call this under `if __name__ == "__main__":`' in several.stderr.strip().splitlines()[-1]

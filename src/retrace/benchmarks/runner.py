@@ -125,7 +125,7 @@ def _done(job: Job, names: list[str], workers: int) -> Iterator[tuple[str, Seque
         except BrokenProcessPool as error:
             raise RetraceError(
                 "A worker process died, most likely for want of memory. What was finished is kept: run again, with "
-                "fewer --workers."
+                'fewer --workers. (A script of one\'s own has to call this under `if __name__ == "__main__":`.)'
             ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -74,7 +74,7 @@ def evaluate(
     sequences: Sequence[str] | None = None,
     protocol: str | Settings | None = None,
     options: Mapping[str, str] | None = None,
-    workers: int = 0,
+    workers: int = 1,
     device: str = "auto",
     dtype: str = "float32",
     overwrite: bool = False,
@@ -98,7 +98,8 @@ def evaluate(
             LinearProbeConfig), or None for the benchmark's own.
         options: of the benchmark, such as PCK's dialect; where boxes are tracked or classes learned, settings of that,
             too.
-        workers: processes; 0 chooses as many as there are cores (one on a GPU). Results do not depend on it.
+        workers: processes; 0 chooses as many as there are cores (one on a GPU). Results do not depend on it. A script
+            that asks for several calls this under `if __name__ == "__main__":`, because each of them reads it.
         device: "auto", "cpu", "cuda", ...
         dtype: of features, "float32", "bfloat16" or "float16".
         overwrite: replace another run's results in `out`, or redo a finished one.

@@ -60,7 +60,7 @@ def study(
     seeds: Sequence[int] = (0, 1, 2),
     arms: Sequence[str] | None = None,
     videos: str | Path | None = None,
-    workers: int = 0,
+    workers: int = 1,
     device: str = "auto",
     overwrite: bool = False,
     progress: Callable[[str], None] | None = None,
@@ -74,7 +74,8 @@ def study(
         seeds: of the runs; seed by seed, so that what is there early holds every arm.
         arms: names of some arms; None takes all.
         videos: folder with davis2016/ and badja/, for the studies that also measure on real clips.
-        workers: runs at a time, one thread each; 0 is one per core, and a single one on a GPU.
+        workers: runs at a time, one thread each; 0 is one per core, and a single one on a GPU. A script that asks for
+            several calls this under `if __name__ == "__main__":`, because each of them reads it.
         device: "auto", "cpu", "cuda", ...
         overwrite: delete the study in `out` first.
         progress: called with a line when a run begins or ends.
@@ -279,7 +280,7 @@ def _done(jobs: Sequence[Job], workers: int, tell: Callable[[str], None]) -> Ite
         except BrokenProcessPool as error:
             raise RetraceError(
                 "A process died, most likely for want of memory. What was finished is kept: run again, with fewer "
-                "--workers."
+                '--workers. (A script of one\'s own has to call this under `if __name__ == "__main__":`.)'
             ) from error
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)  # a training that is stopped saves where it is
