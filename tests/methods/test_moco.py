@@ -70,6 +70,8 @@ def test_loss_is_the_cross_entropy_of_the_key_among_the_queue(config):
     logits = torch.cat([(q * k).sum(1, keepdim=True), q @ queue], 1) / config.temperature
     torch.testing.assert_close(losses.total, cross_entropy(logits, torch.zeros(4, dtype=torch.long)))
     assert losses.terms["accuracy"] == (logits.argmax(1) == 0).float().mean()
+    right = [all(q[i] @ k[i] > q[i] @ k[j] for j in range(4) if j != i) for i in range(4)]
+    assert losses.terms["batch_accuracy"] == sum(right) / 4
     torch.testing.assert_close(method.queue.embeddings[:, :4], k.T)
     torch.testing.assert_close(losses.terms["feature_std"], q.std(0, correction=0).mean())
 

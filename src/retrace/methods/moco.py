@@ -180,7 +180,9 @@ class MoCo(nn.Module):
             generator: randomness of the shuffling, on the device of the views; None is torch's global one.
 
         Returns: Losses; terms: accuracy (share of queries that are nearer to their key than to any negative),
-            similarity (cosine of queries and their keys, -1 to 1), feature_std (`spread` of the queries).
+            batch_accuracy (than to any other key of the batch; no negatives, but as new as their own key, so that
+            knowing how old a key is does not help), similarity (cosine of queries and their keys, -1 to 1), feature_std
+            (`spread` of the queries).
 
         Errors: UsageError for a batch that leaves batch normalisation one image, or does not fit the queue.
         """
@@ -203,9 +205,11 @@ class MoCo(nn.Module):
             total = contrastive_terms(positives, negatives, config.temperature).mean()  # Eq. (1)
         if self.training:
             self.queue.wait(keys)
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(queries.device.type, enabled=False):
+            own = torch.arange(len(keys), device=keys.device)
             terms = {
                 "accuracy": (positives > negatives.amax(-1, keepdim=True)).float().mean(),
+                "batch_accuracy": ((queries @ keys.T).argmax(-1) == own).float().mean(),
                 "similarity": positives.mean(),
                 "feature_std": spread(queries),
             }
