@@ -22,7 +22,7 @@ from retrace.metrics.regions import jaccard
 from retrace.propagation.protocols import PROTOCOLS
 from retrace.threads import Worker, ahead
 from retrace.verbs import output
-from retrace.verbs.propagate import Propagation, propagate, resolve_protocol
+from retrace.verbs.propagate import SMALL_SHORT_SIDE, Propagation, propagate, resolve_protocol
 from retrace.video.encode import VideoWriter
 
 H, W, FRAMES = 64, 104, 6
@@ -586,6 +586,20 @@ def test_labels_follow_with_and_without_padding(tmp_path: Path, padding_mode: st
     good, bad, copied = iou(found[3], truth[3]), iou(wrong[3], truth[3]), iou(truth[0], truth[3])
     assert good > 0.7 > 0.5 > bad
     assert good > copied + 0.2
+
+
+def test_small_videos_have_closer_nodes(folder: Path) -> None:
+    """By themselves, unless a protocol or a knob is named, or the encoder or the rules have no way to."""
+    strided = load("random:resnet18", config=EncoderConfig(width=0.125))
+
+    def finer(network: Model | str = strided, **settings: Any) -> int:
+        return propagate(folder, mask(), model=network, **settings).protocol.rules.finer
+
+    assert min(H, W) <= SMALL_SHORT_SIDE
+    assert finer() == 2
+    assert finer(protocol="default") == finer(finer=1) == finer(size=300) == 1
+    assert finer("lab-patches") == finer("copy") == finer(top_k=0, subcell=False) == 1
+    assert finer(load("random:resnet18", config=EncoderConfig(width=0.125, strides=(1, 1, 1, 1)))) == 1
 
 
 @pytest.mark.parametrize("kind", ["mask", "keypoints", "boxes"])

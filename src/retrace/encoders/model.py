@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from retrace.encoders.colour import IMAGENET_MEAN as IMAGENET_MEAN
 from retrace.encoders.colour import IMAGENET_STD as IMAGENET_STD
 from retrace.encoders.colour import to_input
-from retrace.encoders.resnet import ResNet, a_trous
+from retrace.encoders.resnet import ResNet, a_trous, why_not_closer
 from retrace.errors import UsageError
 
 
@@ -86,6 +86,11 @@ class Model:
         if isinstance(self.encoder, ResNet):
             return self.encoder.grid(height, width)
         return -(-height // self.stride), -(-width // self.stride)
+
+    @property
+    def can_be_closer(self) -> bool:
+        """Whether the encoder has a stride that `closer` could leave out."""
+        return isinstance(self.encoder, ResNet) and why_not_closer(self.encoder) is None
 
     def closer(self, times: int) -> "Model":
         """The same encoder, read at nodes that are `times` as close, see `resnet.a_trous`.

@@ -317,31 +317,40 @@ def a_trous(encoder: ResNet) -> ResNet:
     The last stride of 2 becomes 1, and the 3x3 convolutions behind it are dilated twice as far, so that they meet what
     they met before. Only borders that are padded by reflection may differ.
 
-    Errors: ValueError for an encoder whose layers have no stride of 2, and for one that pads nothing.
+    Errors: ValueError where `why_not_closer` has a reason.
     """
-    if encoder.conv1.padding == (0, 0):
-        raise ValueError(
-            "an encoder without padding cannot have its nodes closer: they would not stay in place"
-        )
+    if (reason := why_not_closer(encoder)) is not None:
+        raise ValueError(reason)
     finer = copy.deepcopy(encoder)
     blocks = [block for name in finer.stride_after for block in finer.get_submodule(name).children()]
-    halving = [block for block in blocks if any(stride > 1 for stride in _strides(block))]
-    if not halving:
-        raise ValueError("no layer of this encoder has a stride that could be left out")
-    if max(_strides(halving[-1])) != 2:
-        raise ValueError(f"the last stride is {max(_strides(halving[-1]))}; only 2 can be left out")
+    first = max(place for place, block in enumerate(blocks) if max(_strides(block)) > 1)
     behind = False
-    for block in blocks[blocks.index(halving[-1]) :]:
+    for block in blocks[first:]:
         # In the order in which a block applies them; its shortcut, 1x1, is beside them.
         for name, old in [item for item in block.named_modules() if isinstance(item[1], nn.Conv2d)]:
             strided = old.stride == (2, 2)
             block.set_submodule(name, _without_stride(old, 2 if behind and not strided else 1))
             behind = behind or strided
     for name in finer.stride_after:
-        if finer.get_submodule(name)[0] in blocks[blocks.index(halving[-1]) :]:  # type: ignore[index]
+        if finer.get_submodule(name)[0] in blocks[first:]:  # type: ignore[index]
             finer.stride_after[name] //= 2
     finer.stride //= 2
     return finer
+
+
+def why_not_closer(encoder: ResNet) -> str | None:
+    """Why `a_trous` cannot bring the nodes of an encoder closer; None where it can."""
+    if encoder.conv1.padding == (0, 0):
+        return "an encoder without padding cannot have its nodes closer: they would not stay in place"
+    strides = [
+        max(_strides(block))
+        for name in encoder.stride_after
+        for block in encoder.get_submodule(name).children()
+    ]
+    last = [stride for stride in strides if stride > 1][-1:]
+    if not last:
+        return "no layer of this encoder has a stride that could be left out"
+    return None if last == [2] else f"the last stride is {last[0]}; only 2 can be left out"
 
 
 def _strides(block: nn.Module) -> list[int]:

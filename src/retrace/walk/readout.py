@@ -70,17 +70,25 @@ class Rules:
             raise ValueError(f"softmax is {self.softmax!r}; expected 'kept' or 'frame'")
         if self.softmax == "frame" and self.joint:
             raise ValueError("softmax='frame' normalises each frame by itself; it needs joint=False")
-        kept = self.top_k is not None and not self.keep_ties and self.softmax == "kept"
-        if self.subcell and not kept:
+        if self.subcell and not self._keeps_k:
             raise ValueError(
                 "subcell reads from k kept nodes; it needs top_k, softmax='kept' and keep_ties=False"
             )
         if self.finer < 1:
             raise ValueError(f"finer is {self.finer}; expected 1, or how many times closer the nodes are")
-        if self.finer > 1 and not (kept and self.joint):
+        if self.finer > 1 and not self.can_be_finer:
             raise ValueError(
                 "finer > 1 looks round k kept nodes; it needs top_k, joint=True, softmax='kept' and keep_ties=False"
             )
+
+    @property
+    def _keeps_k(self) -> bool:
+        return self.top_k is not None and not self.keep_ties and self.softmax == "kept"
+
+    @property
+    def can_be_finer(self) -> bool:
+        """Whether `finer` may be above 1: there are k kept nodes of all frames to look round."""
+        return self._keeps_k and self.joint
 
 
 @dataclass(frozen=True)
