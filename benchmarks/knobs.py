@@ -26,7 +26,7 @@ KNOBS: dict[str, list[Any]] = {
     "top_k": [1, 5, 20, 50],
     "temperature": [0.05, 0.1, 0.4, 0.8],
     "subcell": [False],
-    "finer": [2],
+    "detail": ["closer"],
     "whiten": [0.0, 1.0],
     "window_first": [True],
     "add_first": [False],

@@ -42,8 +42,8 @@ BASELINES = {"copy": "copy the first label", "lab-patches": "Lab patches", "flow
 SEEDS = (0, 1, 2)
 SCENES = tuple(f"scene-{number:02d}" for number in range(8))
 SHORT_SIDE = 240
-OUTPUT: Knobs = {"output": "argmax"}
-"""Of all rows: that of the protocol when the first of them was measured."""
+OUTPUT: Knobs = {"output": "argmax", "detail": "plain"}
+"""Of all rows: those of the protocol when the first of them was measured."""
 Scores = dict[str, float]
 
 

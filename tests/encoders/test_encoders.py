@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from retrace import encoders
@@ -457,6 +458,39 @@ def test_nodes_that_cannot_be_closer(settings, times, message):
         Model(encoder, "a", encoder.stride, encoder.out_channels).closer(times)
     with pytest.raises(UsageError, match="only those of a ResNet"):
         encoders.load("lab-patches").closer(2)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (70, 101), (57, 83)])
+def test_both_sizes(height, width):
+    """Node by node the features in the image and in every second pixel of it, blurred, each of unit length."""
+    encoder = EncoderConfig(width=0.125).build().eval()
+    model = Model(encoder, "a", encoder.stride, encoder.out_channels)
+    both = model.both_sizes()
+    assert (both.stride, both.origin, both.channels) == (8, model.origin, 2 * model.channels)
+    images = torch.rand(1, 3, height, width)
+    found = both.features(images)
+    assert found.shape[-2:] == model.grid(height, width) == both.grid(height, width)
+    full, half = found.split(model.channels, dim=1)
+    torch.testing.assert_close(full, F.normalize(model.features(images), dim=1))
+    wide = F.pad(images, (2, 2, 2, 2), mode="replicate")
+    taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+    blurred = sum(
+        taps[i] * taps[j] * wide[..., i : i + height, j : j + width] for i in range(5) for j in range(5)
+    )
+    expected = F.normalize(model.closer(2).features(blurred[..., ::2, ::2]), dim=1)
+    torch.testing.assert_close(half, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["lab-patches", "without a stride"])
+def test_encoders_that_cannot_see_both_sizes(name):
+    """A sentence."""
+    if name == "lab-patches":
+        model = encoders.load(name)
+    else:
+        encoder = EncoderConfig(width=0.125, strides=(1, 1, 1, 1)).build()
+        model = Model(encoder, name, encoder.stride, encoder.out_channels)
+    with pytest.raises(UsageError, match=f"{name} cannot see images at both sizes"):
+        model.both_sizes()
 
 
 def test_a_map_too_small_for_its_padding_is_a_sentence():

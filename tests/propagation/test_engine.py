@@ -10,7 +10,7 @@ from retrace.encoders import EncoderConfig
 from retrace.propagation.codecs import Geometry
 from retrace.propagation.context import context_frames
 from retrace.propagation.engine import Propagator, resize_image, stretch
-from retrace.propagation.protocols import PROTOCOLS, Protocol
+from retrace.propagation.protocols import PROTOCOLS, SMALL_SHORT_SIDE, Protocol
 from retrace.walk.nodes import normalise, whitening
 from retrace.walk.readout import Rules, readout
 
@@ -105,8 +105,9 @@ def test_whitened_nodes_are_those_of_the_seed_frame(model):
 @pytest.mark.parametrize("subcell", [False, True])
 def test_closer_nodes_are_searched_coarse_to_fine(model, subcell):
     """The engine's nodes are those of the encoder read closer, and its readout is the coarse-to-fine one of these."""
-    rules = Rules(0.1, 4, "disc", 3, subcell=subcell, finer=2)
-    protocol = dataclasses.replace(SMALL, rules=rules)
+    rules = Rules(0.1, 4, "disc", 3, subcell=subcell)
+    protocol = dataclasses.replace(SMALL, rules=rules, detail="closer")
+    rules = dataclasses.replace(rules, finer=2)
     propagator = Propagator(model, protocol)
     assert (propagator.model.stride, propagator.grid(40, 64)) == (4, (10, 16))
     nodes = [propagator.encode(frame) for frame in frames(4)]
@@ -118,6 +119,22 @@ def test_closer_nodes_are_searched_coarse_to_fine(model, subcell):
         expected = readout(keys[time], keys, values, context=context, free=free, rules=rules).labels
         values[time] = propagator.step(nodes[time]).labels.permute(1, 2, 0)
         torch.testing.assert_close(values[time], expected)
+
+
+def test_detail_is_chosen_for_a_size(model):
+    """By the short side; plain where the encoder or the rules have no way; what is no choice stays as it is."""
+    chosen = dataclasses.replace(SMALL, detail="by_size")
+    with pytest.raises(ValueError, match="choose it for the frames first"):
+        Propagator(model, chosen)
+    assert chosen.seen_at(SMALL_SHORT_SIDE, 900, model).detail == "closer"
+    assert chosen.seen_at(900, SMALL_SHORT_SIDE + 1, model).detail == "both_sizes"
+    per_frame = dataclasses.replace(chosen, rules=Rules(0.1, 4, "disc", 3, joint=False))
+    assert per_frame.seen_at(200, 300, model).detail == "plain"
+    assert per_frame.seen_at(400, 300, model).detail == "both_sizes"
+    assert chosen.seen_at(400, 300, encoders.load("lab-patches")).detail == "plain"
+    assert SMALL.seen_at(400, 300, model) is SMALL
+    both = Propagator(model, chosen.seen_at(400, 300, model))
+    assert both.encode(frames(1)[0]).shape == (5, 8, 2 * model.channels)
 
 
 def test_a_still_video_keeps_its_labels(model):
@@ -177,7 +194,7 @@ def test_every_protocol_runs(model, name):
     protocol = PROTOCOLS[name]
     assert protocol.name == name
     assert protocol.source
-    propagator = Propagator(model, protocol)
+    propagator = Propagator(model, protocol.seen_at(300, 400, model))
     nodes = [propagator.encode(frame) for frame in frames(3)]
     propagator.seed(nodes[0], seed_labels())
     for frame in nodes[1:]:

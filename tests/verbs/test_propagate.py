@@ -19,10 +19,10 @@ from retrace.errors import RetraceError, UsageError
 from retrace.formats.davis_png import davis_palette, read_mask, write_mask
 from retrace.formats.textures import write_texture
 from retrace.metrics.regions import jaccard
-from retrace.propagation.protocols import PROTOCOLS
+from retrace.propagation.protocols import PROTOCOLS, SMALL_SHORT_SIDE
 from retrace.threads import Worker, ahead
 from retrace.verbs import output
-from retrace.verbs.propagate import SMALL_SHORT_SIDE, Propagation, propagate, resolve_protocol
+from retrace.verbs.propagate import Propagation, propagate, resolve_protocol
 from retrace.video.encode import VideoWriter
 
 H, W, FRAMES = 64, 104, 6
@@ -251,10 +251,10 @@ def test_published_protocol_and_knobs(folder: Path, model: Model) -> None:
         ({"device": "abacus"}, "Device 'abacus' is unknown"),
         ({"device": "cuda:99"}, "not on this machine"),
         ({"dtype": "int8"}, "dtype 'int8'"),
-        ({"finer": 0}, "finer is 0"),
-        ({"finer": 3}, "3 times as close"),
-        ({"finer": 2, "top_k": 0, "subcell": False}, "finer > 1 looks round k kept nodes"),
-        ({"finer": 2, "model": "lab-patches"}, "only those of a ResNet can"),
+        ({"detail": "fine"}, "expected one of plain, closer, both_sizes, by_size"),
+        ({"detail": "closer", "top_k": 0, "subcell": False}, "'closer' looks round k kept nodes"),
+        ({"detail": "closer", "model": "lab-patches"}, "only those of a ResNet can"),
+        ({"detail": "both_sizes", "model": "lab-patches"}, "both sizes: it is no ResNet"),
         ({"adapt": -3}, "adapt is -3"),
         ({"save_adapted": "w.safetensors"}, "needs adapt"),
         ({"kind": "boxes"}, "kind boxes"),
@@ -588,23 +588,25 @@ def test_labels_follow_with_and_without_padding(tmp_path: Path, padding_mode: st
     assert good > copied + 0.2
 
 
-def test_small_videos_have_closer_nodes(folder: Path) -> None:
-    """By themselves, unless a protocol or a knob is named, or the encoder or the rules have no way to."""
+def test_detail_follows_the_size(folder: Path) -> None:
+    """In `default`: closer nodes for small videos, both sizes for others, plain where encoder or rules have no way."""
     strided = load("random:resnet18", config=EncoderConfig(width=0.125))
 
-    def finer(network: Model | str = strided, **settings: Any) -> int:
-        return propagate(folder, mask(), model=network, **settings).protocol.rules.finer
+    def detail(network: Model | str = strided, **settings: Any) -> str:
+        return propagate(folder, mask(), model=network, **settings).protocol.detail
 
     assert min(H, W) <= SMALL_SHORT_SIDE
-    assert finer() == 2
-    assert finer(protocol="default") == finer(finer=1) == finer(size=300) == 1
-    assert finer("lab-patches") == finer("copy") == finer(top_k=0, subcell=False) == 1
-    assert finer(load("random:resnet18", config=EncoderConfig(width=0.125, strides=(1, 1, 1, 1)))) == 1
+    assert detail() == detail(protocol="default") == "closer"
+    assert detail(size=SMALL_SHORT_SIDE + 1) == "both_sizes"
+    assert detail(detail="both_sizes") == "both_sizes"
+    assert detail(protocol="crw-davis") == detail("lab-patches") == "plain"
+    assert detail(top_k=0, subcell=False) == "plain"
+    assert detail(load("random:resnet18", config=EncoderConfig(width=0.125, strides=(1, 1, 1, 1)))) == "plain"
 
 
 @pytest.mark.parametrize("kind", ["mask", "keypoints", "boxes"])
 def test_closer_nodes_follow_small_things(tmp_path: Path, kind: str) -> None:
-    """A thing of little more than one cell of the encoder's own grid, by `finer`: every kind of label."""
+    """A thing of little more than one cell of the encoder's own grid, by `detail`: every kind of label."""
     path = tmp_path / "frames"
     path.mkdir()
     noise = np.random.default_rng(3).integers(0, 255, (30, 40, 3), dtype=np.uint8)
@@ -625,20 +627,20 @@ def test_closer_nodes_follow_small_things(tmp_path: Path, kind: str) -> None:
     network = load("random:resnet18", config=EncoderConfig(width=0.5, cut="layer2"))
     knobs: dict[str, Any] = {"temperature": 0.02, "kind": kind}
     error = {}
-    for finer in (1, 2):
-        *_, last = propagate(path, labels, model=network, finer=finer, **knobs)
+    for detail in ("plain", "closer"):
+        *_, last = propagate(path, labels, model=network, detail=detail, **knobs)
         if kind == "mask":
             assert last.masks is not None
-            error[finer] = 1 - iou(last.masks, truth[4])
+            error[detail] = 1 - iou(last.masks, truth[4])
         elif kind == "keypoints":
             assert last.keypoints is not None
-            error[finer] = float(np.hypot(*(last.keypoints[0] - (57, 56))))
+            error[detail] = float(np.hypot(*(last.keypoints[0] - (57, 56))))
         else:
             assert last.boxes is not None
-            error[finer] = float(np.abs(last.boxes[0] - (51, 51, 12, 10)).max())
-    assert error[2] < {"mask": 0.3, "keypoints": 2.0, "boxes": 1.0}[kind]
+            error[detail] = float(np.abs(last.boxes[0] - (51, 51, 12, 10)).max())
+    assert error["closer"] < {"mask": 0.3, "keypoints": 2.0, "boxes": 1.0}[kind]
     if kind != "boxes":  # the line through all positions is exact on either grid
-        assert error[2] < error[1]
+        assert error["closer"] < error["plain"]
 
 
 def test_boxes_are_not_stretched(tmp_path: Path) -> None:

@@ -79,10 +79,9 @@ def add_protocol_flags(parser: Parser) -> None:
     knob("--keep-ties", type=bool, metavar="BOOL", help="keep every node that ties with the K-th")
     knob("--subcell", type=bool, metavar="BOOL", help="read labels where the affinity peaks between nodes")
     knob(
-        "--finer",
-        type=int,
-        metavar="N",
-        help="nodes N times as close as the encoder's, searched coarse to fine: 2 or 4, for small things; slower",
+        "--detail",
+        choices=["plain", "closer", "both_sizes", "by_size"],
+        help="the encoder as it is, at nodes twice as close, at half the frame's size as well, or as the size asks for",
     )
     knob("--recent", choices=["repeated", "available", "without_first"], help="context before M frames exist")
     knob("--add-first", type=bool, metavar="BOOL", help="always read from the labelled frame too")

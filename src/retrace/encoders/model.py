@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from retrace.encoders.colour import IMAGENET_MEAN as IMAGENET_MEAN
 from retrace.encoders.colour import IMAGENET_STD as IMAGENET_STD
 from retrace.encoders.colour import to_input
+from retrace.encoders.pyramid import BothSizes
 from retrace.encoders.resnet import ResNet, a_trous, why_not_closer
 from retrace.errors import UsageError
 
@@ -116,6 +117,17 @@ class Model:
                 ) from error
             left //= 2
         return replace(self, encoder=encoder, stride=encoder.stride)
+
+    def both_sizes(self) -> "Model":
+        """The same encoder, which sees images at half their size as well, see `pyramid.BothSizes`.
+
+        Errors: UsageError for an encoder whose nodes cannot be closer.
+        """
+        if not isinstance(self.encoder, ResNet) or (reason := why_not_closer(self.encoder)) is not None:
+            why = reason if isinstance(self.encoder, ResNet) else "it is no ResNet"
+            raise UsageError(f"{self.name} cannot see images at both sizes: {why}.")
+        encoder = BothSizes(self.encoder)
+        return replace(self, encoder=encoder, channels=encoder.out_channels)
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Model":
         """A copy on another device, in evaluation mode, channels-last."""

@@ -10,7 +10,8 @@ of every frame. Objects may begin in any frame. What it hands back is a function
 import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import tee
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -277,7 +278,11 @@ class Readout:
         """See the class."""
         self.name = model.name
         self.protocol = protocol
-        self._engine = Propagator(model, protocol, device=device, dtype=dtype, tile=tile)
+        self._model = model
+        self._begin = partial(Propagator, device=device, dtype=dtype, tile=tile)
+        self._engine = self._begin(
+            model, replace(protocol, detail="plain")
+        )  # until the size of frames is known
 
     def masks(self, frames: Iterable[Pixels], given: Mapping[int, Ids]) -> Iterator[Callable[[], Ids]]:
         """See Carrier."""
@@ -353,12 +358,14 @@ class Readout:
         self, frames: Iterable[Pixels], gaps: Sequence[int], size: tuple[int, int], *, smooth: bool = False
     ) -> Iterator[Callable[[], dict[int, Floats]]]:
         """See Carrier. Coordinates of the earlier frame are read as labels, under `protocols.between_two`."""
-        walk = copy.copy(self._engine)
-        walk.protocol = protocols.between_two(self.protocol)
+        walk: Propagator | None = None
         held: deque[Tensor] = deque(maxlen=max(gaps))  # the last frame on the right
         geometry: Geometry | None = None
         for image in frames:
             nodes, geometry = self._encode(image, size, geometry)
+            if walk is None:
+                walk = copy.copy(self._engine)
+                walk.protocol = protocols.between_two(walk.protocol)
             codec = CoordinateCodec(geometry, smooth=smooth)
             read = {}
             for gap in gaps:
@@ -370,13 +377,14 @@ class Readout:
 
     def textures(self, frames: Iterable[Pixels], given: Paint) -> Iterator[Callable[[], Paint]]:
         """See Carrier. Coordinates of the first frame are carried, under `protocols.for_coordinates`."""
-        walk = copy.copy(self._engine)
-        walk.protocol = protocols.for_coordinates(self.protocol)
+        walk: Propagator | None = None
         codec: TextureCodec | None = None
         geometry: Geometry | None = None
         for image in frames:
             nodes, geometry = self._encode(image, given.shape[:2], geometry)
-            if codec is None:
+            if codec is None or walk is None:
+                walk = copy.copy(self._engine)
+                walk.protocol = protocols.for_coordinates(walk.protocol)
                 codec = TextureCodec(given, geometry)
                 walk.seed(nodes, codec.encode(given))
                 yield _constant(given)
@@ -394,7 +402,11 @@ class Readout:
         """Nodes of a frame, and the size (H, W) that the encoder saw it at."""
         tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)  # (3, H', W')
         small = resize_image(tensor, self.protocol.size)
-        return self._engine.encode(small), (small.shape[1], small.shape[2])
+        network = (small.shape[1], small.shape[2])
+        protocol = self.protocol.seen_at(*network, self._model)
+        if protocol.detail != self._engine.protocol.detail:
+            self._engine = self._begin(self._model, protocol)
+        return self._engine.encode(small), network
 
     def _geometry(self, size: tuple[int, ...], network: tuple[int, int]) -> Geometry:
         return Geometry(

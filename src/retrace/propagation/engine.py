@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -49,12 +49,17 @@ class Propagator:
 
         Args:
             model: the encoder.
-            protocol: context, readout and label rules. Its `size` is the caller's business: frames come at that size.
+            protocol: context, readout and label rules. Its `size` is the caller's business: frames come at that size,
+                and `detail` has been chosen for it (`Protocol.seen_at`).
             device: where features and readout live.
             dtype: of features and affinities; labels are float32.
             tile: target nodes done at once, see `walk.readout.readout`.
+
+        Errors: ValueError for a protocol whose `detail` is still "by_size"; UsageError for one that the encoder lacks.
         """
-        self.model = model.closer(protocol.rules.finer).to(device, dtype)
+        self.model = _read_as(protocol.detail, model).to(device, dtype)
+        if protocol.detail == "closer":
+            protocol = replace(protocol, rules=replace(protocol.rules, finer=2))
         self.protocol = protocol
         self.device = torch.device(device)
         self.dtype = dtype
@@ -177,6 +182,17 @@ class Propagator:
         self._slots = {frame: place for frame, place in self._slots.items() if place != slot}
         self._slots[self._time] = slot
         self._time += 1
+
+
+def _read_as(detail: str, model: Model) -> Model:
+    """The encoder as a protocol's `detail` reads it."""
+    if detail == "by_size":
+        raise ValueError(
+            "detail is 'by_size'; choose it for the frames first, by protocol.seen_at(height, width, model)"
+        )
+    return {"plain": lambda: model, "closer": lambda: model.closer(2), "both_sizes": model.both_sizes}[
+        detail
+    ]()
 
 
 def _confidence(labels: Tensor, similarity: Tensor) -> Tensor:

@@ -3,9 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from retrace.encoders.model import Model
 from retrace.propagation.codecs import KEYPOINT_DIALECTS, OUTPUTS, Geometry, KeypointCodec, MaskCodec
 from retrace.propagation.context import RECENT
 from retrace.walk.readout import Rules
+
+DETAILS = ("plain", "closer", "both_sizes", "by_size")
+SMALL_SHORT_SIDE = 288
+"""Up to this short side, pixels, "by_size" is "closer": what moves is small for the stride; above, "both_sizes"."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,9 @@ class Protocol:
         min_pixels: objects that cover fewer pixels get no labels.
         keypoints: how keypoints are drawn and read, see `codecs.KeypointCodec`.
         size: None keeps the video's size; one number is the short side; two are (height, width). Pixels.
+        detail: "plain" reads the encoder as it is, as all papers do. "closer" has nodes twice as close, searched coarse
+            to fine (`Rules.finer`). "both_sizes" stands the features of the frame at half its size beside them
+            (`encoders.pyramid`). "by_size" is the one or the other, see `seen_at`. Not in any of the papers.
     """
 
     name: str
@@ -56,6 +64,7 @@ class Protocol:
     min_pixels: int = 0
     keypoints: str = "crw"
     size: int | tuple[int, int] | None = None
+    detail: str = "plain"
 
     def __post_init__(self) -> None:
         """Errors: ValueError naming the field, what it was and what it may be."""
@@ -71,10 +80,27 @@ class Protocol:
             "seed_at": ("frame", "network"),
             "read_at": ("frame", "network"),
             "keypoints": KEYPOINT_DIALECTS,
+            "detail": DETAILS,
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}")
+        if self.detail == "closer" and not self.rules.can_be_finer:
+            raise ValueError(
+                "detail 'closer' looks round k kept nodes; it needs top_k, joint=True, softmax='kept' and "
+                "keep_ties=False"
+            )
+
+    def seen_at(self, height: int, width: int, model: Model) -> "Protocol":
+        """The protocol for frames that the encoder sees at H x W: with a `detail` that is not "by_size".
+
+        That is "plain" for an encoder that has no stride to leave out, and for rules that keep no k nodes.
+        """
+        if self.detail != "by_size":
+            return self
+        small = min(height, width) <= SMALL_SHORT_SIDE
+        possible = model.can_be_closer and (self.rules.can_be_finer or not small)
+        return replace(self, detail=("closer" if small else "both_sizes") if possible else "plain")
 
     def mask_codec(self, ids: Sequence[int], geometry: Geometry) -> MaskCodec:
         """Masks or part maps under these rules."""
@@ -166,6 +192,7 @@ PROTOCOLS: dict[str, Protocol] = {
             output="raised",
             seed="area",
             keypoints="exact",
+            detail="by_size",
         ),
         Protocol(
             "flow",

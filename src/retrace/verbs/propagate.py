@@ -35,9 +35,6 @@ from retrace.walk.readout import Rules
 
 DEFAULT_SHORT_SIDE = 480
 """Without a named protocol, larger videos are worked on at this short side, pixels; smaller ones at their own size."""
-SMALL_SHORT_SIDE = 288
-"""Without a named protocol, videos up to this short side, pixels, have nodes twice as close (`Rules.finer`): what moves
-in them is small for the encoder's stride, and the closer nodes are no more than those of a larger video."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ROUND_TRIP = 24
 """Frames over which an adapted encoder is compared with what it was."""
@@ -67,7 +64,6 @@ class Knobs(TypedDict, total=False):
     softmax: str | None
     keep_ties: bool | None
     subcell: bool | None
-    finer: int | None
     normalise_features: bool | None
     whiten: float | None
     feed_back: str | None
@@ -78,6 +74,7 @@ class Knobs(TypedDict, total=False):
     min_pixels: int | None
     keypoints: str | None
     size: int | tuple[int, int] | None
+    detail: str | None
 
 
 @dataclass
@@ -135,11 +132,12 @@ class Propagation(LabelledRun):
         self, frame: tuple[int, int], model: Model, settings: Mapping[str, Any], tile: tuple[int, int] | None
     ) -> tuple[Geometry, dict[str, Any]]:
         """Make what carries labels over frames of (H, W): their geometry on its grid, what `result.json` says of it."""
+        resized = resize_image(torch.empty(3, *frame, dtype=torch.uint8), self.protocol.size)
+        network = (resized.shape[1], resized.shape[2])
+        self.protocol = self.protocol.seen_at(*network, model)
         self._engine = Propagator(
             model, self.protocol, device=settings["device"], dtype=DTYPES[settings["dtype"]], tile=tile
         )
-        resized = resize_image(torch.empty(3, *frame, dtype=torch.uint8), self.protocol.size)
-        network = (resized.shape[1], resized.shape[2])
         padding = model.padding(*network)
         geometry = Geometry(
             frame,
@@ -332,6 +330,9 @@ def propagate(
         raise UsageError("save_adapted needs adapt above 0 and a file name that ends in .safetensors.")
     resolved = resolve_protocol(protocol, knobs)
     reader = open_video(video)
+    if protocol is None and not knobs.get("size") and knobs.get("size") != 0:
+        shorter = min(reader.height, reader.width)
+        resolved = replace(resolved, size=DEFAULT_SHORT_SIDE if shorter > DEFAULT_SHORT_SIDE else None)
     label_set = read_labels(
         labels,
         size=(reader.height, reader.width),
@@ -347,8 +348,6 @@ def propagate(
     if baseline is not None and adapt > 0:
         raise UsageError(f"{baseline} has nothing to adapt. Leave out --adapt, or take an encoder.")
     loaded = stand_in(baseline) if baseline else model if isinstance(model, Model) else load(model)
-    if protocol is None:
-        resolved = _sized(resolved, knobs, (reader.height, reader.width), loaded)
     settings: dict[str, Any] = {
         "device": str(chosen_device),
         "dtype": dtype,
@@ -450,18 +449,6 @@ def resolve_protocol(protocol: str | Protocol | None, knobs: Knobs) -> Protocol:
         return replace(base, rules=rules, **cast(Any, {k: v for k, v in given.items() if k not in _RULES}))
     except ValueError as error:
         raise UsageError(f"{error}. Correct that setting of the protocol.") from error
-
-
-def _sized(protocol: Protocol, knobs: Knobs, frame: tuple[int, int], model: Model) -> Protocol:
-    """The default protocol for frames of (H, W), in what no knob decides: the size for the encoder, and `finer`."""
-    if not knobs.get("size") and knobs.get("size") != 0:
-        protocol = replace(protocol, size=DEFAULT_SHORT_SIDE if min(frame) > DEFAULT_SHORT_SIDE else None)
-    seen = resize_image(torch.empty(3, *frame, dtype=torch.uint8), protocol.size).shape[1:]
-    rules = protocol.rules
-    possible = rules.can_be_finer and model.can_be_closer
-    if knobs.get("finer") is None and min(seen) <= SMALL_SHORT_SIDE and possible:
-        protocol = replace(protocol, rules=replace(rules, finer=2))
-    return protocol
 
 
 def _task(labels: LabelSet, geometry: Geometry, protocol: Protocol) -> _Task:
