@@ -86,7 +86,7 @@ def dots_figure(
     halves: Any = figure.subfigures(1, 2, width_ratios=[width, extra]) if drawn else [figure]
     cells = halves[0].subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for axes, panel in zip(cells, panels, strict=True):
-        rows(axes, panel, labels, groups)
+        rows(axes, panel, labels, groups, list(dict.fromkeys(groups.get(label, "") for label in labels)))
     if drawn:
         right = halves[1].subplots(len(drawn), 1, squeeze=False)[:, 0]
         for axes, (label, lines) in zip(right, drawn.items(), strict=True):
@@ -101,15 +101,17 @@ def dots_figure(
     return figure
 
 
-def rows(axes: Axes, panel: Values, labels: Sequence[str], groups: Mapping[str, str]) -> None:
-    """Draw one panel of `dots_figure`."""
-    known = list(dict.fromkeys(groups.get(label, "") for label in labels))
+def rows(
+    axes: Axes, panel: Values, labels: Sequence[str], groups: Mapping[str, str], coloured: Sequence[str]
+) -> None:
+    """Draw one panel of `dots_figure`; groups have colours in the order of `coloured`, the others are grey."""
     for k, label in enumerate(labels):
         numbers = np.asarray(panel.seeds.get(label, ()), dtype=float)
         if not numbers.size:
             continue
-        place = known.index(groups.get(label, ""))
-        colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+        group = groups.get(label, "")
+        look = _look(coloured.index(group)) if group in coloured else {"color": "0.45", "marker": "o"}
+        colour, marker = look["color"], look["marker"]
         spread = numbers.std(ddof=1) if numbers.size > 1 else 0.0
         axes.errorbar(
             numbers.mean(), k, xerr=spread, fmt="|", color=colour, markersize=11, capsize=2.5, linewidth=1.2
@@ -213,7 +215,7 @@ def shortcut_figure(
     Args:
         curves: arm's label -> loss over steps.
         scores: numbers of all arms, for (b).
-        labels: of the arms, from above; colours go by this order.
+        labels: of the arms, from above; those without a curve are grey.
         seen: encoders shown in (c) and (d).
         frames: the scene's frame, its next, and that of the other scene; uint8 (H, W, 3).
         curve_label: of the loss's axis.
@@ -222,15 +224,15 @@ def shortcut_figure(
     figure = new_figure(7.4, upper + (lower if seen else 0))
     parts = figure.subfigures(2, 1, height_ratios=[upper, lower], squeeze=False)[:, 0] if seen else [figure]
     left, *others = parts[0].subplots(1, 1 + len(scores), width_ratios=[1.5, *[1] * len(scores)])
-    for name, line in curves.items():
-        spread_line(left, line, labels.index(name))
+    for k, line in enumerate(curves.values()):
+        spread_line(left, line, k)
     left.set_title("(a) training loss", loc="left")
     left.set_xlabel("step")
     left.set_ylabel(curve_label)
     left.grid(alpha=0.25, linewidth=0.6)
     own = {label: label for label in labels}
     for k, (axes, values) in enumerate(zip(others, scores, strict=True)):
-        rows(axes, values, labels, own)
+        rows(axes, values, labels, own, list(curves))
         axes.set_title("(b) what was learned; colours as in (a)" if k == 0 else "", loc="left")
         if k:
             axes.set_yticklabels([])
