@@ -132,6 +132,8 @@ def test_detail_is_chosen_for_a_size(model):
     assert per_frame.seen_at(200, 300, model).detail == "plain"
     assert per_frame.seen_at(400, 300, model).detail == "both_sizes"
     assert chosen.seen_at(400, 300, encoders.load("lab-patches")).detail == "plain"
+    assert chosen.seen_at(400, 300, model, outlines=False).detail == "plain"
+    assert chosen.seen_at(200, 300, model, outlines=False).detail == "closer"
     assert SMALL.seen_at(400, 300, model) is SMALL
     both = Propagator(model, chosen.seen_at(400, 300, model))
     assert both.encode(frames(1)[0]).shape == (5, 8, 2 * model.channels)

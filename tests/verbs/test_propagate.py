@@ -598,6 +598,11 @@ def test_detail_follows_the_size(folder: Path) -> None:
     assert min(H, W) <= SMALL_SHORT_SIDE
     assert detail() == detail(protocol="default") == "closer"
     assert detail(size=SMALL_SHORT_SIDE + 1) == "both_sizes"
+    joints = {"frames": [{"index": 0, "keypoints": [{"name": "a", "x": 30, "y": 30}]}]}
+    for size, expected in ((SMALL_SHORT_SIDE, "closer"), (SMALL_SHORT_SIDE + 1, "plain")):
+        assert (
+            propagate(folder, joints, model=strided, size=size, kind="keypoints").protocol.detail == expected
+        )
     assert detail(detail="both_sizes") == "both_sizes"
     assert detail(protocol="crw-davis") == detail("lab-patches") == "plain"
     assert detail(top_k=0, subcell=False) == "plain"

@@ -300,9 +300,10 @@ class Readout:
         """See Carrier. What begins in the same frame, and is asked for as long, is read at once."""
         walks: list[_Walk] = []
         sizes = [_size_of(kind) for kind in given]
+        outlines = any(isinstance(kind, GivenMasks) for kind in given)
         geometry: list[Geometry] = []
         for index, image in enumerate(frames):
-            nodes, network = self._nodes(image)
+            nodes, network = self._nodes(image, outlines=outlines)
             geometry = geometry or [self._geometry(size, network) for size in sizes]
             walks = [walk for walk in walks if walk.until is None or index <= walk.until]
             found: list[list[tuple[_Part, Step]]] = [[] for _ in given]
@@ -395,15 +396,15 @@ class Readout:
         self, image: Pixels, size: tuple[int, ...], geometry: Geometry | None
     ) -> tuple[Tensor, Geometry]:
         """Nodes of a frame, and where they are on pictures of `size`."""
-        nodes, network = self._nodes(image)
+        nodes, network = self._nodes(image, outlines=False)
         return nodes, geometry or self._geometry(size, network)
 
-    def _nodes(self, image: Pixels) -> tuple[Tensor, tuple[int, int]]:
+    def _nodes(self, image: Pixels, *, outlines: bool) -> tuple[Tensor, tuple[int, int]]:
         """Nodes of a frame, and the size (H, W) that the encoder saw it at."""
         tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)  # (3, H', W')
         small = resize_image(tensor, self.protocol.size)
         network = (small.shape[1], small.shape[2])
-        protocol = self.protocol.seen_at(*network, self._model)
+        protocol = self.protocol.seen_at(*network, self._model, outlines=outlines)
         if protocol.detail != self._engine.protocol.detail:
             self._engine = self._begin(self._model, protocol)
         return self._engine.encode(small), network

@@ -10,7 +10,7 @@ from retrace.walk.readout import Rules
 
 DETAILS = ("plain", "closer", "both_sizes", "by_size")
 SMALL_SHORT_SIDE = 288
-"""Up to this short side, pixels, "by_size" is "closer": what moves is small for the stride; above, "both_sizes"."""
+"""Up to this short side, pixels, "by_size" is "closer": what moves is small for the encoder's stride."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +91,18 @@ class Protocol:
                 "keep_ties=False"
             )
 
-    def seen_at(self, height: int, width: int, model: Model) -> "Protocol":
+    def seen_at(self, height: int, width: int, model: Model, *, outlines: bool = True) -> "Protocol":
         """The protocol for frames that the encoder sees at H x W: with a `detail` that is not "by_size".
 
-        That is "plain" for an encoder that has no stride to leave out, and for rules that keep no k nodes.
+        "by_size" is "closer" up to a short side of `SMALL_SHORT_SIDE` and "both_sizes" above where `outlines` are
+        carried, masks or parts; points and coordinates lose by the frame at half its size (docs/protocols.md). It is
+        "plain" for all else, for an encoder that has no stride to leave out, and for rules that keep no k nodes.
         """
         if self.detail != "by_size":
             return self
         small = min(height, width) <= SMALL_SHORT_SIDE
+        if not small and not outlines:
+            return replace(self, detail="plain")
         possible = model.can_be_closer and (self.rules.can_be_finer or not small)
         return replace(self, detail=("closer" if small else "both_sizes") if possible else "plain")
 

@@ -115,6 +115,7 @@ class Propagation(LabelledRun):
     ) -> None:
         """Use `propagate`."""
         self.protocol = protocol
+        self._outlines = labels.kind in ("mask", "parts")
         geometry, described = self._prepare((video.height, video.width), model, settings, tile)
         self._task = _task(labels, geometry, protocol)
         super().__init__(
@@ -134,7 +135,7 @@ class Propagation(LabelledRun):
         """Make what carries labels over frames of (H, W): their geometry on its grid, what `result.json` says of it."""
         resized = resize_image(torch.empty(3, *frame, dtype=torch.uint8), self.protocol.size)
         network = (resized.shape[1], resized.shape[2])
-        self.protocol = self.protocol.seen_at(*network, model)
+        self.protocol = self.protocol.seen_at(*network, model, outlines=self._outlines)
         self._engine = Propagator(
             model, self.protocol, device=settings["device"], dtype=DTYPES[settings["dtype"]], tile=tile
         )
