@@ -162,6 +162,36 @@ def test_seeding_again_forgets(model):
     torch.testing.assert_close(again, fresh.step(nodes[3]).labels)
 
 
+def test_relabelled_frames_are_read_as_given(model):
+    """What a frame read is replaced for those after it, and only there."""
+    nodes = [Propagator(model, SMALL).encode(frame) for frame in frames(4)]
+    once, plain = Propagator(model, SMALL), Propagator(model, SMALL)
+    other = seed_labels().flip(0)
+    for propagator in (once, plain):
+        with pytest.raises(ValueError, match="call step"):
+            propagator.relabel(other)
+        propagator.seed(nodes[0], seed_labels())
+        with pytest.raises(ValueError, match="call step"):
+            propagator.relabel(other)
+    first = once.step(nodes[1]).labels
+    torch.testing.assert_close(plain.step(nodes[1]).labels, first)
+    with pytest.raises(ValueError, match="another number or grid"):
+        once.relabel(other[:2])
+    once.relabel(other)
+    values = torch.stack([seed_labels(), other]).permute(0, 2, 3, 1)
+    keys = normalise(torch.stack(nodes[:2]), -1)
+    expected = readout(
+        normalise(nodes[2], -1),
+        keys,
+        values,
+        context=[0, 0, 0, 1],
+        free=[True, False, False, False],
+        rules=SMALL.rules,
+    ).labels
+    torch.testing.assert_close(once.step(nodes[2]).labels.permute(1, 2, 0), expected)
+    assert not torch.allclose(plain.step(nodes[2]).labels.permute(1, 2, 0), expected)
+
+
 def test_stored_frames_do_not_grow(model):
     """Stored frames do not grow."""
     propagator = Propagator(model, SMALL)

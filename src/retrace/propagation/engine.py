@@ -173,6 +173,20 @@ class Propagator:
             kinds = zip(torch.split(labels, list(channels)), torch.split(stored, list(channels)), strict=True)
             return [Step(kept, _confidence(read, reading.similarity)) for read, kept in kinds]
 
+    def relabel(self, labels: Tensor) -> None:
+        """Give the frame that was read last other labels (L, h, w) than it read; later frames read these.
+
+        Unlike `seed`, nothing is forgotten.
+
+        Errors: ValueError before `step`, for labels of another shape, and where no recent frame is stored.
+        """
+        slot = self._slots.get(self._time - 1)
+        if slot is None or self._time < 2:
+            raise ValueError("relabel() needs a frame that was read and is stored: call step() first")
+        if labels.shape != self._values[slot].permute(2, 0, 1).shape:
+            raise ValueError(f"labels of {tuple(labels.shape)}; the frame before has another number or grid")
+        self._values[slot] = labels.permute(1, 2, 0).to(self._values)
+
     def _store(self, nodes: Tensor, labels: Tensor, *, slot: int) -> None:
         """Put a frame into a slot of the ring; whatever stood there is forgotten."""
         self._keys[slot] = nodes
