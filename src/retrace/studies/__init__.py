@@ -149,7 +149,7 @@ class Study:
         claims: what the paper lets one expect.
         figure: how it is drawn.
         during: steps between the measurements of arms that are measured while they train.
-        protocol: by which labels are carried through generated scenes.
+        protocol: by which labels are carried through generated scenes, at plain detail.
     """
 
     name: str

@@ -207,7 +207,7 @@ def measured(
         groups: of `studies.MEASURES`.
         side: of the crops that the model was trained on, pixels.
         videos: folder with davis2016/ and badja/; None leaves out what needs them.
-        protocol: of the generated scenes; real clips have the benchmarks' own.
+        protocol: of the generated scenes, at plain detail; real clips have the benchmarks' own.
     """
     scores: dict[str, float | None] = {}
     baseline = isinstance(model, str) and model in BASELINES
@@ -215,8 +215,11 @@ def measured(
     whole: Any = model if isinstance(model, str) else probes.covering(model)
     for group in groups:
         if group == "scenes":
+            # All arms are read alike: an encoder without padding has no closer nodes.
             # A published protocol names the size of DAVIS; generated scenes keep their own.
-            own: Any = {} if baseline or PROTOCOLS[protocol].size is None else {"size": CONFIG.height}
+            own: Any = {} if baseline else {"detail": "plain"}
+            if not baseline and PROTOCOLS[protocol].size is not None:
+                own["size"] = CONFIG.height
             found = evaluate("synthetic", model=whole, sequences=SCENES, protocol=protocol, workers=1, **own)
             scores |= found.scores
         elif group == "position" and isinstance(model, Model):
