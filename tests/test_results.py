@@ -4,7 +4,7 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import knobs, learning, pages, quality, unseen, viewpoint
+from benchmarks import knobs, learning, limits, pages, quality, unseen, viewpoint
 
 
 @pytest.mark.parametrize(
@@ -13,6 +13,7 @@ from benchmarks import knobs, learning, pages, quality, unseen, viewpoint
         (quality, "results.md"),
         (learning, "results.md"),
         (viewpoint, "results.md"),
+        (limits, "results.md"),
         (knobs, "protocols.md"),
         (unseen, "protocols.md"),
     ],
