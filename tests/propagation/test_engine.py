@@ -162,6 +162,23 @@ def test_seeding_again_forgets(model):
     torch.testing.assert_close(again, fresh.step(nodes[3]).labels)
 
 
+def test_relabelling_needs_a_frame_after_the_seed(model):
+    """Also where the seed frame has read itself."""
+    propagator = Propagator(model, dataclasses.replace(SMALL, reread_first=True))
+    nodes = propagator.encode(frames(1)[0])
+    propagator.seed(nodes, seed_labels())
+    with pytest.raises(ValueError, match="call step"):
+        propagator.relabel(seed_labels())
+    propagator.step(nodes)
+    propagator.relabel(seed_labels())
+
+
+def test_protocol_leaves_finer_to_detail():
+    """One way to say it."""
+    with pytest.raises(ValueError, match="detail 'closer' sets it"):
+        dataclasses.replace(SMALL, rules=Rules(0.1, 4, "disc", 3, finer=2))
+
+
 def test_relabelled_frames_are_read_as_given(model):
     """What a frame read is replaced for those after it, and only there."""
     nodes = [Propagator(model, SMALL).encode(frame) for frame in frames(4)]

@@ -411,6 +411,13 @@ def test_textures_in_pictures(davis: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "submission" / "two" / "00005.png").exists()
 
 
+def test_an_encoder_that_cannot_be_read_closer(davis: Path, tmp_path: Path) -> None:
+    """Wrong use, told before any sequence; nothing is written."""
+    with pytest.raises(UsageError, match="only those of a ResNet can. Take detail plain"):
+        evaluate("davis2017", root=davis, model="lab-patches", detail="closer", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_script_without_a_main_guard(davis: Path, tmp_path: Path) -> None:
     """One process by default, so that a plain script works; several without the guard end with what to write."""
     script = tmp_path / "own.py"

@@ -1,8 +1,9 @@
-"""Whitening: what it does to the covariance of the nodes it was made from."""
+"""Whitening: what it does to the covariance of the nodes it was made from. Normalising in every precision."""
 
+import pytest
 import torch
 
-from retrace.walk.nodes import whitening
+from retrace.walk.nodes import normalise, whitening
 
 
 def correlated(count: int = 200, channels: int = 6) -> torch.Tensor:
@@ -47,3 +48,14 @@ def test_directions_without_variance_stay_finite():
     assert whitening(nodes, 1.0)(nodes).isfinite().all()
     alike = torch.full((5, 4), 2.0)
     assert (whitening(alike, 1.0)(alike) == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_zero_vector_stays_zero(dtype):
+    """In half precision too, where the smallest divisor is 0; the others have unit length."""
+    nodes = torch.tensor([[0.0, 0.0, 0.0], [3.0, 0.0, 4.0]], dtype=dtype)
+    found = normalise(nodes, dim=-1)
+    assert found.dtype == dtype
+    torch.testing.assert_close(
+        found.double(), torch.tensor([[0, 0, 0], [0.6, 0, 0.8]]).double(), atol=4e-3, rtol=0
+    )

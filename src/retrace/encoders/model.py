@@ -106,14 +106,16 @@ class Model:
         if times == 1:
             return self
         if not isinstance(self.encoder, ResNet):
-            raise UsageError(f"The nodes of {self.name} cannot be closer: only those of a ResNet can.")
+            raise UsageError(
+                f"The nodes of {self.name} cannot be closer: only those of a ResNet can. Take detail plain."
+            )
         encoder, left = self.encoder, times
         while left > 1:
             try:
                 encoder = a_trous(encoder)
             except ValueError as error:
                 raise UsageError(
-                    f"The nodes of {self.name} cannot be {times} times as close: {error}. Leave out `finer`."
+                    f"The nodes of {self.name} cannot be {times} times as close: {error}. Take detail plain."
                 ) from error
             left //= 2
         return replace(self, encoder=encoder, stride=encoder.stride)
@@ -125,7 +127,7 @@ class Model:
         """
         if not isinstance(self.encoder, ResNet) or (reason := why_not_closer(self.encoder)) is not None:
             why = reason if isinstance(self.encoder, ResNet) else "it is no ResNet"
-            raise UsageError(f"{self.name} cannot see images at both sizes: {why}.")
+            raise UsageError(f"{self.name} cannot see images at both sizes: {why}. Take detail plain.")
         encoder = BothSizes(self.encoder)
         return replace(self, encoder=encoder, channels=encoder.out_channels)
 

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from retrace.encoders.resnet import ResNet, a_trous
+from retrace.walk.nodes import normalise
 
 KERNEL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 """Burt and Adelson's, of a Gaussian pyramid."""
@@ -43,4 +44,4 @@ class BothSizes(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """See the class; images are normalised by the model's mean and std."""
         both = self.at_full(images), self.at_half(halved(images))
-        return torch.cat([F.normalize(one, dim=1) for one in both], dim=1)
+        return torch.cat([normalise(one, dim=1) for one in both], dim=1)

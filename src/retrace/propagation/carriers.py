@@ -258,6 +258,8 @@ class Readout:
     Objects that begin later are carried by a walk of their own from their first frame; features are shared. The
     background of several walks is where all of them say background (the least of theirs).
 
+    Kinds that are carried together are read alike: where the protocol's `detail` goes by size, masks decide it.
+
     Args:
         model: the encoder.
         protocol: context, readout and label rules, and the size that frames are brought to.

@@ -57,9 +57,7 @@ class Propagator:
 
         Errors: ValueError for a protocol whose `detail` is still "by_size"; UsageError for one that the encoder lacks.
         """
-        self.model = _read_as(protocol.detail, model).to(device, dtype)
-        if protocol.detail == "closer":
-            protocol = replace(protocol, rules=replace(protocol.rules, finer=2))
+        self.model = read_as(protocol.detail, model).to(device, dtype)
         self.protocol = protocol
         self.device = torch.device(device)
         self.dtype = dtype
@@ -159,7 +157,7 @@ class Propagator:
                 self._values,
                 context=[self._slots[frame] for frame in frames],
                 free=free,
-                rules=protocol.rules,
+                rules=replace(protocol.rules, finer=2) if protocol.detail == "closer" else protocol.rules,
                 tile=self.tile,
                 own=self._own,
             )
@@ -181,7 +179,7 @@ class Propagator:
         Errors: ValueError before `step`, for labels of another shape, and where no recent frame is stored.
         """
         slot = self._slots.get(self._time - 1)
-        if slot is None or self._time < 2:
+        if slot is None or self._time < (3 if self.protocol.reread_first else 2):
             raise ValueError("relabel() needs a frame that was read and is stored: call step() first")
         if labels.shape != self._values[slot].permute(2, 0, 1).shape:
             raise ValueError(f"labels of {tuple(labels.shape)}; the frame before has another number or grid")
@@ -198,8 +196,11 @@ class Propagator:
         self._time += 1
 
 
-def _read_as(detail: str, model: Model) -> Model:
-    """The encoder as a protocol's `detail` reads it."""
+def read_as(detail: str, model: Model) -> Model:
+    """The encoder as a protocol's `detail` reads it.
+
+    Errors: ValueError for "by_size", which is none yet; UsageError for an encoder that cannot be read so.
+    """
     if detail == "by_size":
         raise ValueError(
             "detail is 'by_size'; choose it for the frames first, by protocol.seen_at(height, width, model)"

@@ -85,6 +85,8 @@ class Protocol:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}")
+        if self.rules.finer > 1:
+            raise ValueError(f"finer is {self.rules.finer}; leave it at 1, detail 'closer' sets it")
         if self.detail == "closer" and not self.rules.can_be_finer:
             raise ValueError(
                 "detail 'closer' looks round k kept nodes; it needs top_k, joint=True, softmax='kept' and "

@@ -31,6 +31,7 @@ from retrace.errors import RetraceError, UsageError
 from retrace.files import atomic_path, is_leftover
 from retrace.metrics.summary import Difference, paired_difference
 from retrace.propagation.baselines import BASELINES
+from retrace.propagation.engine import read_as
 from retrace.propagation.protocols import Protocol
 from retrace.tracking.carrier import SiamFC
 from retrace.tracking.siamfc import SiamFCConfig
@@ -140,6 +141,8 @@ def evaluate(
                 f"{encoder.name!r} cannot be tracked with: {error}. Choose another --model, or for a ResNet "
                 "features=res5-paper."
             ) from error
+    if isinstance(rules, Protocol) and encoder is not None and rules.detail != "by_size":
+        read_as(rules.detail, encoder)  # tells of an encoder that cannot be read so, before any work
     made_by = {
         "name": str(model) if encoder is None else encoder.name,
         "sha256": "" if encoder is None else encoder.sha256,

@@ -26,7 +26,7 @@ from retrace.formats.labels import Kind, Label, LabelSet, read_labels
 from retrace.formats.textures import Texture
 from retrace.propagation.baselines import BASELINES, stand_in
 from retrace.propagation.codecs import BoxCodec, FrameLabels, Geometry, TextureCodec
-from retrace.propagation.engine import Propagator, resize_image
+from retrace.propagation.engine import Propagator, read_as, resize_image
 from retrace.propagation.protocols import PROTOCOLS, Protocol, for_coordinates
 from retrace.verbs.labelled_run import FrameResult, LabelledRun, filled, sureness
 from retrace.verbs.output import RunFolder, video_identity
@@ -374,6 +374,10 @@ def propagate(
         if adapt > 0 and (folder is None or folder.finished is None):
             from retrace.training.adapt import adapt_model
 
+            if resolved.detail != "by_size":
+                read_as(
+                    resolved.detail, loaded
+                )  # tells of an encoder that cannot be read so, before it is trained
             adapted = adapt_model(loaded, reader.path, adapt, seed=seed, device=chosen_device)
             if save_adapted is not None:
                 save(adapted, save_adapted)

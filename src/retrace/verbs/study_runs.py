@@ -207,7 +207,7 @@ def measured(
         groups: of `studies.MEASURES`.
         side: of the crops that the model was trained on, pixels.
         videos: folder with davis2016/ and badja/; None leaves out what needs them.
-        protocol: of the generated scenes, at plain detail; real clips have the benchmarks' own.
+        protocol: of the generated scenes; real clips have the benchmarks' own. All at plain detail.
     """
     scores: dict[str, float | None] = {}
     baseline = isinstance(model, str) and model in BASELINES
@@ -229,7 +229,7 @@ def measured(
             scores |= {"stays_near": stays.near, "stays_unrelated": stays.unrelated}
         elif videos is not None and group in _CLIPS:
             clips = _CLIPS[group]
-            size: Any = {} if baseline else {"size": SHORT_SIDE}
+            size: Any = {} if baseline else {"size": SHORT_SIDE, "detail": "plain"}
             root = videos / clips.folder
             seen = evaluate(clips.benchmark, root=root, split=clips.split, model=whole, workers=1, **size)
             scores[clips.name] = seen.scores[clips.key]

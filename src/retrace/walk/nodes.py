@@ -21,6 +21,8 @@ def to_map(nodes: Tensor, h: int, w: int) -> Tensor:
 
 def normalise(features: Tensor, dim: int) -> Tensor:
     """L2-normalise along the channel dimension `dim`; a zero vector stays zero."""
+    if features.dtype == torch.float16:  # which holds no number as small as EPSILON
+        return F.normalize(features.float(), dim=dim, eps=EPSILON).half()
     return F.normalize(features, dim=dim, eps=EPSILON)
 
 

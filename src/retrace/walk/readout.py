@@ -149,7 +149,7 @@ def readout(
         rules: the dialect.
         tile: rows and columns of target nodes done at once: the bound on memory. None: (8, 16) on a CPU, (32, 32) on a
             GPU. Memory is about tile nodes * context frames * reached nodes * bytes of the dtype. With `rules.finer`
-            they are of the coarse nodes.
+            n they are of the coarse nodes, and tile nodes * top_k * 4 n^2 * C * bytes come on top.
         own: (S, h, w, 2), `own_shifts` of every stored frame, for `rules.subcell`; None computes them.
 
     Returns: Reading.
