@@ -49,7 +49,9 @@ def verdict(rows: Rows, claim: Claim) -> Verdict:
     if not more or not less:
         return Verdict(claim, float("nan"), float("nan"), "not run")
     difference = float(np.mean(more) - np.mean(less))
-    spreads = [found for found in (spread(more), spread(less)) if np.isfinite(found)]  # a baseline has none
+    seeded = {row["arm"] for row in rows if row["seed"] is not None}  # a baseline has no seeds and no spread
+    pairs = ((claim.more, more), (claim.less, less))
+    spreads = [spread(numbers) for arm, numbers in pairs if arm in seeded]  # NaN as long as an arm has one seed
     scale = float(np.sqrt(np.mean(np.square(spreads)))) if spreads else float("nan")
     deviations = difference / scale if scale > 0 else float("nan")
     word = "agrees" if deviations > 1 else "disagrees" if deviations < -1 else "undecided"
