@@ -51,7 +51,9 @@ def verdict(rows: Rows, claim: Claim) -> Verdict:
     difference = float(np.mean(more) - np.mean(less))
     seeded = {row["arm"] for row in rows if row["seed"] is not None}  # a baseline has no seeds and no spread
     pairs = ((claim.more, more), (claim.less, less))
-    spreads = [spread(numbers) for arm, numbers in pairs if arm in seeded]  # NaN as long as an arm has one seed
+    spreads = [
+        spread(numbers) for arm, numbers in pairs if arm in seeded
+    ]  # NaN as long as an arm has one seed
     scale = float(np.sqrt(np.mean(np.square(spreads)))) if spreads else float("nan")
     deviations = difference / scale if scale > 0 else float("nan")
     word = "agrees" if deviations > 1 else "disagrees" if deviations < -1 else "undecided"
