@@ -560,20 +560,39 @@ def test_seed_beyond_what_a_generator_takes(folder: Path, model: Model) -> None:
         propagate(folder, mask(), model=model, seed=2**63, **FAST)
 
 
+def moving_thing(
+    path: Path,
+    ground: NDArray[np.uint8],
+    size: tuple[int, int],
+    start: tuple[int, int],
+    step: int,
+    count: int,
+) -> NDArray[np.uint8]:
+    """Frames in the folder `path`: a thing of h x w pixels that moves to the right by `step`. Returns its masks."""
+    noise = np.random.default_rng(3).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    thing = cv2.resize(noise[::-1, ::-1] // 2 + 120, size[::-1], interpolation=cv2.INTER_CUBIC)
+    path.mkdir()
+    truth = np.zeros((count, *ground.shape[:2]), dtype=np.uint8)
+    for t in range(count):
+        y, x = start[0], start[1] + step * t
+        image = ground.copy()
+        image[y : y + size[0], x : x + size[1]] = thing
+        truth[t, y : y + size[0], x : x + size[1]] = 1
+        Image.fromarray(image).save(path / f"{t}.png")
+    return truth
+
+
+def noisy_ground(height: int, width: int) -> NDArray[np.uint8]:
+    """What a thing moves over."""
+    noise = np.random.default_rng(3).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    return np.asarray(cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
+
+
 @pytest.mark.parametrize("padding_mode", ["reflect", "none"])
 def test_labels_follow_with_and_without_padding(tmp_path: Path, padding_mode: str) -> None:
     """Without padding the grid begins inside the frame; labels sit on the pixels that their nodes look at."""
     path = tmp_path / "frames"
-    path.mkdir()
-    noise = np.random.default_rng(3).integers(0, 255, (30, 40, 3), dtype=np.uint8)
-    ground = cv2.resize(noise, (168, 120), interpolation=cv2.INTER_CUBIC)
-    thing = cv2.resize(noise[::-1, ::-1] // 2 + 120, (40, 32), interpolation=cv2.INTER_CUBIC)
-    truth = np.zeros((4, 120, 168), dtype=np.uint8)
-    for t in range(4):
-        image = ground.copy()
-        image[44:76, 56 + 5 * t : 96 + 5 * t] = thing
-        truth[t, 44:76, 56 + 5 * t : 96 + 5 * t] = 1
-        Image.fromarray(image).save(path / f"{t}.png")
+    truth = moving_thing(path, noisy_ground(120, 168), (32, 40), (44, 56), 5, 4)
     config = EncoderConfig(width=0.5, cut="layer1", padding_mode=padding_mode)
     network = load("random:resnet18", config=config)
     assert network.origin == (21.5 if padding_mode == "none" else 0.5)
@@ -613,16 +632,7 @@ def test_detail_follows_the_size(folder: Path) -> None:
 def test_closer_nodes_follow_small_things(tmp_path: Path, kind: str) -> None:
     """A thing of little more than one cell of the encoder's own grid, by `detail`: every kind of label."""
     path = tmp_path / "frames"
-    path.mkdir()
-    noise = np.random.default_rng(3).integers(0, 255, (30, 40, 3), dtype=np.uint8)
-    ground = cv2.resize(noise, (160, 120), interpolation=cv2.INTER_CUBIC) // 2
-    thing = cv2.resize(noise[::-1, ::-1] // 2 + 120, (12, 10), interpolation=cv2.INTER_CUBIC)
-    truth = np.zeros((5, 120, 160), dtype=np.uint8)
-    for t in range(5):
-        image = ground.copy()
-        image[51:61, 35 + 4 * t : 47 + 4 * t] = thing
-        truth[t, 51:61, 35 + 4 * t : 47 + 4 * t] = 1
-        Image.fromarray(image).save(path / f"{t}.png")
+    truth = moving_thing(path, noisy_ground(120, 160) // 2, (10, 12), (51, 35), 4, 5)
     labels: Any = truth[0]
     if kind == "keypoints":
         labels = {"frames": [{"index": 0, "keypoints": [{"name": "a", "x": 41, "y": 56}]}]}

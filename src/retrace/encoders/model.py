@@ -91,7 +91,10 @@ class Model:
     @property
     def can_be_closer(self) -> bool:
         """Whether the encoder has a stride that `closer` could leave out."""
-        return isinstance(self.encoder, ResNet) and why_not_closer(self.encoder) is None
+        return self._why_not_closer() is None
+
+    def _why_not_closer(self) -> str | None:
+        return why_not_closer(self.encoder) if isinstance(self.encoder, ResNet) else "it is no ResNet"
 
     def closer(self, times: int) -> "Model":
         """The same encoder, read at nodes that are `times` as close, see `resnet.a_trous`.
@@ -125,9 +128,9 @@ class Model:
 
         Errors: UsageError for an encoder whose nodes cannot be closer.
         """
-        if not isinstance(self.encoder, ResNet) or (reason := why_not_closer(self.encoder)) is not None:
-            why = reason if isinstance(self.encoder, ResNet) else "it is no ResNet"
-            raise UsageError(f"{self.name} cannot see images at both sizes: {why}. Take detail plain.")
+        if (reason := self._why_not_closer()) is not None:
+            raise UsageError(f"{self.name} cannot see images at both sizes: {reason}. Take detail plain.")
+        assert isinstance(self.encoder, ResNet)
         encoder = BothSizes(self.encoder)
         return replace(self, encoder=encoder, channels=encoder.out_channels)
 
