@@ -216,3 +216,24 @@ def test_a_run_that_fails_does_not_take_the_others_with_it(tmp_path: Path) -> No
         study(name, tmp_path / "out", seeds=(0,), workers=1, device="cpu")
     assert [row["arm"] for row in read(tmp_path / "out" / RESULTS)["rows"]] == ["random"]
     assert "| bad | 0 | - |" in (tmp_path / "out" / TABLE).read_text()
+
+
+def test_runs_share_their_generated_clips(done: tuple[str, Path], tmp_path: Path) -> None:
+    """They train as they would alone, on clips that are made once and gone in the end."""
+    import torch
+    from safetensors.torch import load_file
+
+    from retrace.verbs.study_runs import CLIPS, ENCODER, config_of
+    from retrace.verbs.train import train
+
+    name, out = done
+    assert not (out / CLIPS).exists()
+    arm = studies.load(name).arm("fc3")
+    config = config_of(arm, 1, str(tmp_path / "alone"), "cpu")
+    assert config.clips.synthetic_keep is None
+    train(config, progress=False)
+    alone, shared = (load_file(folder / ENCODER) for folder in (tmp_path / "alone", out / "runs" / "fc3-1"))
+    assert alone.keys() == shared.keys()
+    assert all(torch.equal(alone[key], shared[key]) for key in alone)
+    begun = yaml.safe_load((out / "runs" / "fc3-1" / "config.yaml").read_text())
+    assert begun["clips"]["synthetic_keep"] == str(out / CLIPS)

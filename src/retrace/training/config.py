@@ -40,6 +40,8 @@ class ClipsConfig:
         synthetic_stride: smallest and largest number of generated frames from one clip frame to the next.
         synthetic_per_scene: samples in a row that are clips of one generated scene: more make more clips per second, of
             fewer things. A method with boxes has a scene for each.
+        synthetic_keep: folder in which generated clips are kept, so that runs with the same seed and the same clips
+            make them once, whatever they learn from them; default: nothing is kept.
         short_side: footage is kept at this short side, pixels; 0 keeps its size.
         cache: folder for decoded frames; default: a folder `retrace/frames` of the user's cache.
         weighting: "frames" draws every frame of the footage equally often, "videos" every video.
@@ -56,6 +58,7 @@ class ClipsConfig:
     synthetic_width: int = 192
     synthetic_stride: tuple[int, int] = (1, 4)
     synthetic_per_scene: int = 1
+    synthetic_keep: str | None = None
     short_side: int = 288
     cache: str | None = None
     weighting: Literal["frames", "videos"] = "frames"
@@ -193,6 +196,7 @@ OPERATIONAL = frozenset(
         "checkpoint",
         "log",
         "clips.cache",
+        "clips.synthetic_keep",
         "export_cut",
         "export_strides",
         "epochs",

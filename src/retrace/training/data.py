@@ -15,7 +15,7 @@ from retrace.datasets.boxed import boxed_videos
 from retrace.datasets.records import Video
 from retrace.errors import RetraceError, UsageError
 from retrace.methods import METHODS, sampling_of
-from retrace.synthetic import SceneConfig, SyntheticSource
+from retrace.synthetic import KeptClips, SceneConfig, SyntheticSource
 from retrace.training.config import TrainConfig
 from retrace.video import decode
 from retrace.video.cache import FrameCache
@@ -102,16 +102,15 @@ def build(config: TrainConfig, *, progress: bool = True) -> TrainingData:
         weights.append(clips.footage_weight)
     if clips.synthetic_weight > 0:
         scene = SceneConfig(height=clips.synthetic_height, width=clips.synthetic_width)
-        sources.append(
-            SyntheticSource(
-                scene,
-                config.clip_length,
-                clips.synthetic_stride,
-                sampling_of(config.method_config),
-                per_scene=clips.synthetic_per_scene,
-                seed=config.seed,
-            )
+        generated = SyntheticSource(
+            scene,
+            config.clip_length,
+            clips.synthetic_stride,
+            sampling_of(config.method_config),
+            per_scene=clips.synthetic_per_scene,
+            seed=config.seed,
         )
+        sources.append(KeptClips(generated, clips.synthetic_keep) if clips.synthetic_keep else generated)
         weights.append(clips.synthetic_weight)
         parts.append(f"generated scenes ({scene.height} x {scene.width})")
     shares = [f"{weight / sum(weights):.0%} {part}" for weight, part in zip(weights, parts, strict=True)]

@@ -19,7 +19,7 @@ from retrace.files import atomic_path
 from retrace.studies import Arm, Study, summary
 from retrace.verbs import study_figure
 from retrace.verbs.output import RunFolder, plain
-from retrace.verbs.study_runs import ENCODER, Done, Job, Row, begin, carry_out, settings, wanted
+from retrace.verbs.study_runs import CLIPS, ENCODER, Done, Job, Row, begin, carry_out, settings, wanted
 
 RESULTS, TABLE, NUMBERS, RUNS = "results.json", "table.md", "results.csv", "runs"
 FIGURES = ("figure.svg", "figure.png")
@@ -82,7 +82,8 @@ def study(
 
     Writes `results.json` after every run (what is in it is not done again; an unfinished training continues),
     `results.csv`, `table.md`, `figure.svg` and `figure.png`, and keeps `runs/ARM-SEED/` with the encoder, its
-    configuration and its curves. Checkpoints of finished runs are deleted.
+    configuration and its curves. Checkpoints of finished runs are deleted; so are, at the end, the generated clips that
+    runs of a seed shared in `clips/` (up to 2 GB for each kind and seed).
 
     Returns: StudyReport.
 
@@ -107,7 +108,8 @@ def study(
     tell = progress or (lambda line: None)
     try:
         if overwrite:
-            shutil.rmtree(folder / RUNS, ignore_errors=True)
+            for made in (RUNS, CLIPS):
+                shutil.rmtree(folder / made, ignore_errors=True)
             for file in (RESULTS, TABLE, NUMBERS, *FIGURES):
                 (folder / file).unlink(missing_ok=True)
         owned.begin()
@@ -126,6 +128,7 @@ def study(
             _write_json(folder / RESULTS, results)
             tell(f"{job.name} is done ({count} of {len(jobs)})")
         files = write(chosen, results, folder) if results["rows"] else {}
+        shutil.rmtree(folder / CLIPS, ignore_errors=True)
     finally:
         owned.release()
     if failures:

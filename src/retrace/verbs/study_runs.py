@@ -48,6 +48,10 @@ FRAMES = "frames shown"
 ENCODER = "encoder.safetensors"
 AFTER = "$after"
 """In the flags of an arm: the encoder of the arm that it comes after."""
+CLIPS = "clips"
+"""Folder of a study in which the generated clips are kept while it runs: most arms of a seed draw the same ones."""
+KEPT = 2e9
+"""Bytes of clips of a run above which they are not kept."""
 WHITE = 0.25
 """Probability that pictures of transitions show as white."""
 Row = dict[str, Any]
@@ -271,6 +275,9 @@ def _train(job: Job, folder: Path) -> None:
     config = config_of(job.run, job.seed, str(folder), job.device, after)
     # The whole network is kept: every arm that reads this run cuts it as it likes.
     config = dataclasses.replace(config, export_cut=None, export_strides=None)
+    if _clip_bytes(config) <= KEPT:
+        clips = dataclasses.replace(config.clips, synthetic_keep=str(job.out / CLIPS))
+        config = dataclasses.replace(config, clips=clips)
     if any(arm.during for arm in job.arms):
         assert config.steps is not None
         every = job.study.during
@@ -278,6 +285,13 @@ def _train(job: Job, folder: Path) -> None:
         config = dataclasses.replace(config, checkpoint=checkpoint)
     if train(config, recipe=job.run.recipe, progress=False).interrupted:
         raise KeyboardInterrupt
+
+
+def _clip_bytes(config: TrainConfig) -> int:
+    """Of all clips that a run draws."""
+    assert config.steps is not None
+    pixels = config.clips.synthetic_height * config.clips.synthetic_width
+    return config.steps * config.batch_size * config.accumulate * config.clip_length * 3 * pixels
 
 
 def _model(job: Job, arm: Arm, folder: Path) -> str | Model:
