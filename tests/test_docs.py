@@ -44,6 +44,7 @@ def mentions(line: str, equation: int) -> bool:
         ("vfs", range(1, 6)),
         ("moco", (1, 2)),
         ("stt", range(2, 11)),
+        ("retrace", range(1, 6)),
     ],
 )
 def test_equations_stand_on_their_lines(page: str, equations: Iterable[int]) -> None:

@@ -56,3 +56,12 @@ def test_what_was_tried_first_is_that_of_its_file() -> None:
     with (HOME / "shortcut" / "tried-without-dropout.csv").open() as file:
         loss = {int(row["step"]): float(row["loss"]) for row in csv.DictReader(file)}
     assert f"at {loss[180]:.4f} after 180 steps" in told
+
+
+def test_what_was_tried_for_our_own_recipe_is_that_of_its_file() -> None:
+    """Every row of the page's table, to the digit."""
+    page = (PAGE.parent / "methods" / "retrace.md").read_text()
+    with (HOME / "retrace" / "tried.csv").open() as file:
+        rows = list(csv.reader(file))[1:]
+    table = [line for line in page.splitlines() if line.startswith("| ") and line.count("|") == 13]
+    assert table[1:] == ["| " + " | ".join(row) + " |" for row in rows]

@@ -14,7 +14,8 @@ from retrace.encoders import EncoderConfig
 from retrace.encoders.colour import LAB_MEAN, LAB_STD, to_input
 from retrace.encoders.heads import ContrastiveHead
 from retrace.methods import stt
-from retrace.methods.stt import StT, StTConfig, StTViews
+from retrace.methods.rebuilding import OneCrop, drop_channel
+from retrace.methods.stt import StT, StTConfig
 from retrace.verbs.train import load_config
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "methods" / "stt.md"
@@ -179,7 +180,7 @@ def test_views_are_one_crop_of_both_frames():
         torch.uint8
     )
     before = clip.clone()
-    views = pickle.loads(pickle.dumps(StTViews(replace(SMALL, crop_ratio=(1.0, 1.5)))))
+    views = pickle.loads(pickle.dumps(OneCrop(replace(SMALL, crop_ratio=(1.0, 1.5)))))
     flips = set()
     for seed in range(8):
         frames = views(clip, generator(seed))["frames"]
@@ -289,7 +290,7 @@ def test_learning_without_forgetting(stage_one):
     losses = method(views, generator(5))
     dropped = 1 + torch.randint(2, (1,), generator=generator(5))
     lab = to_input(views["frames"], "lab", LAB_MEAN, LAB_STD)
-    own = method.head(method.encoder(stt.drop_channel(lab, dropped).flatten(0, 1)))
+    own = method.head(method.encoder(drop_channel(lab, dropped).flatten(0, 1)))
     model = encoders.load(stage_one)
     taught = method.teacher_head(
         method.teacher(to_input(views["frames"].flatten(0, 1), "rgb", model.mean, model.std))

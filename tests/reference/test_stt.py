@@ -9,6 +9,7 @@ import torch
 
 from retrace.encoders.colour import LAB_MEAN, LAB_STD, rgb_to_lab, to_input
 from retrace.methods import stt
+from retrace.methods.rebuilding import drop_channel
 from retrace.methods.stt import StTConfig
 from retrace.walk import correlation
 
@@ -73,7 +74,7 @@ def test_reconstruction(reference):
     data = tensors(reference("stt_g_reconstruction.npz"))
     config = released(data)
     dropped = data["dropped_channel"].reshape(1)
-    close(stt.drop_channel(data["lab_target"], dropped), data["net_input_target"], relative=1e-6)
+    close(drop_channel(data["lab_target"], dropped), data["net_input_target"], relative=1e-6)
     small, full = (data[name].index_select(1, dropped) for name in ("lab_ref", "lab_target"))
     for level, stride, radius in zip(("fine", "coarse"), data["stride"].tolist(), config.radius, strict=True):
         target, ref = data[f"target_feat_{level}"], data[f"ref_feat_{level}"]
@@ -138,7 +139,7 @@ def test_lab_and_dropout(reference):
     close(seen.permute(0, 2, 3, 1), data["lab_norm"], relative=2e-4)
     given = data["lab_norm"].permute(0, 3, 1, 2)
     for channel, name in ((1, "lab_drop_a"), (2, "lab_drop_b")):
-        found = stt.drop_channel(given, torch.tensor([channel]))
+        found = drop_channel(given, torch.tensor([channel]))
         close(found.permute(0, 2, 3, 1), data[name], relative=1e-6)
 
 

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from retrace.encoders import EncoderConfig
-from retrace.methods import METHODS, stt
+from retrace.methods import METHODS, rebuilding
 from retrace.methods.crw import CRWConfig
 from retrace.methods.moco import MoCoConfig
+from retrace.methods.retrace import RetraceConfig
 from retrace.methods.stfc3 import STFC3Config
 from retrace.methods.stt import StTConfig
 from retrace.methods.timecycle import TimeCycleConfig
@@ -56,6 +57,11 @@ CASES = {
         CRWConfig(
             clip_length=3, image_size=48, patch_size=24, patch_stride=12, edge_dropout=0.0, head_outputs=8
         ),
+    ),
+    "retrace": Case(
+        "retrace",
+        RetraceConfig(clip_length=3, crop_size=32, radius=2),
+        EncoderConfig(width=0.125, strides=(1, 2, 1, 1), stem_pool=False, cut="layer3"),
     ),
     "timecycle": Case(
         "timecycle",
@@ -104,7 +110,7 @@ def built(case: Case) -> nn.Module:
 def train(name: str, out: Path, *, accumulate: int = 1, sync_bn: bool | None = None) -> None:
     """A run in this process, or its share of it."""
     case = CASES[name]
-    stt.DROPPABLE = (1,)  # always the same channel
+    rebuilding.DROPPABLE = (1,)  # always the same channel
     config = TrainConfig(
         method=case.method,
         **{case.method: case.config},
@@ -127,9 +133,9 @@ def train(name: str, out: Path, *, accumulate: int = 1, sync_bn: bool | None = N
 @pytest.fixture(scope="module", autouse=True)
 def droppable():
     """As it was."""
-    before = stt.DROPPABLE
+    before = rebuilding.DROPPABLE
     yield
-    stt.DROPPABLE = before
+    rebuilding.DROPPABLE = before
 
 
 @pytest.fixture(scope="module")

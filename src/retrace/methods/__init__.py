@@ -41,9 +41,11 @@ from torch import Tensor, nn
 from retrace.encoders.resnet import ResNet
 from retrace.methods.crw import CRW, CRWConfig, CRWViews
 from retrace.methods.moco import MoCo, MoCoConfig, MoCoViews
+from retrace.methods.rebuilding import OneCrop
+from retrace.methods.retrace import Retrace, RetraceConfig
 from retrace.methods.siamfc import SiamFC, SiamFCConfig, SiamFCViews
 from retrace.methods.stfc3 import STFC3, STFC3Config, STFC3Views
-from retrace.methods.stt import StT, StTConfig, StTViews
+from retrace.methods.stt import StT, StTConfig
 from retrace.methods.timecycle import TimeCycle, TimeCycleConfig, TimeCycleViews
 from retrace.methods.vfs import VFS, VFSConfig, VFSViews
 from retrace.video.sampling import Sampling
@@ -75,9 +77,10 @@ class Method:
 METHODS: dict[str, Method] = {
     "crw": Method(CRWConfig, CRWViews, CRW),
     "moco": Method(MoCoConfig, MoCoViews, MoCo),
+    "retrace": Method(RetraceConfig, OneCrop, Retrace),
     "siamfc": Method(SiamFCConfig, SiamFCViews, SiamFC),
     "stfc3": Method(STFC3Config, STFC3Views, STFC3),
-    "stt": Method(StTConfig, StTViews, StT),
+    "stt": Method(StTConfig, OneCrop, StT),
     "timecycle": Method(TimeCycleConfig, TimeCycleViews, TimeCycle),
     "vfs": Method(VFSConfig, VFSViews, VFS),
 }

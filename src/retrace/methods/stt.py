@@ -63,13 +63,10 @@ from retrace.encoders.resnet import LAYERS, ResNet
 from retrace.encoders.weights import described
 from retrace.methods.checks import check_choices
 from retrace.methods.losses import Losses
-from retrace.video import transforms
-from retrace.walk import correlation, warp
+from retrace.methods.rebuilding import draw_channel, drop_channel
+from retrace.walk import correlation
 from retrace.walk.affinity import affinity, transition
 from retrace.walk.nodes import normalise, to_nodes
-
-DROPPABLE = (1, 2)  # a and b
-DROPOUT_SCALE = 1.5  # of what is left: 3 channels / 2
 
 
 @dataclass(frozen=True)
@@ -162,30 +159,6 @@ class StTConfig:
         return 2
 
 
-class StTViews:
-    """One crop and flip for both frames. Picklable; draws everything from the generator."""
-
-    def __init__(self, config: StTConfig) -> None:
-        """`config` decides the crop."""
-        self.config = config
-
-    def __call__(self, clip: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Crop a pair of frames.
-
-        Args:
-            clip: uint8 (2, 3, H, W), RGB: reference, target.
-            generator: randomness.
-
-        Returns: frames: (2, 3, S, S), RGB in [0, 1]. The method makes of it what student and teacher see.
-        """
-        config = self.config
-        height, width = clip.shape[-2:]
-        box = transforms.random_resized_box(height, width, config.crop_area, config.crop_ratio, generator)
-        flip = torch.rand((), generator=generator) < config.flip_probability
-        matrix = warp.crop_matrix(torch.tensor(box), flip, height, width)
-        return {"frames": transforms.crop(clip.float() / 255, matrix, config.crop_size)}
-
-
 class StT(nn.Module):
     """Student, teacher and the loss.
 
@@ -243,7 +216,7 @@ class StT(nn.Module):
         """Loss of a batch.
 
         Args:
-            views: a batch of `StTViews`: frames (B, 2, 3, H, W), H and W multiples of the strides of the levels.
+            views: a batch of `OneCrop`: frames (B, 2, 3, H, W), H and W multiples of the strides of the levels.
             generator: randomness of the dropped channel, on the device of the views; None is torch's global one.
 
         Returns: Losses; terms as in `stt_loss`, and global (beta times Eq. 3, or the distance of LwF).
@@ -251,7 +224,7 @@ class StT(nn.Module):
         config = self.config
         frames = views["frames"]
         lab = to_input(frames, self.colour, LAB_MEAN, LAB_STD)
-        dropped = 1 + torch.randint(len(DROPPABLE), (1,), generator=generator, device=lab.device)
+        dropped = draw_channel(lab.device, generator)
         seen = drop_channel(lab, dropped).flatten(0, 1)  # (2B, 3, H, W)
         layers = [*config.levels] + ([config.global_layer] if config.beta > 0 else [])
         wanted = sorted(set(layers))
@@ -283,19 +256,6 @@ class StT(nn.Module):
             projections: Tensor = self.teacher_head(maps)
             return projections
         return maps.view(*frames.shape[:2], *maps.shape[1:])
-
-
-def drop_channel(lab: Tensor, dropped: Tensor) -> Tensor:
-    """What the student sees: one channel zero, everything times 1.5.
-
-    Args:
-        lab: (..., 3, H, W), standardised.
-        dropped: int64 (1,), 1 for a or 2 for b.
-
-    Returns: (..., 3, H, W), new.
-    """
-    kept = torch.arange(3, device=lab.device) != dropped
-    return lab * (DROPOUT_SCALE * kept.to(lab.dtype)).view(3, 1, 1)
 
 
 def stt_loss(

@@ -1,4 +1,4 @@
-"""From the rows of a study to tables: mean and spread over seeds, and what became of the paper's claims."""
+"""From the rows of a study to tables: mean and spread over seeds, and what became of claims."""
 
 import csv
 import io
@@ -78,7 +78,7 @@ def claims_table(study: Study, rows: Rows) -> str:
     if not study.claims:
         return ""
     lines = [
-        "| the paper's claim | measured by | difference | in standard deviations | |",
+        "| claim | measured by | difference | in standard deviations | |",
         "|---|---|---|---|---|",
     ]
     for found in (verdict(rows, claim) for claim in study.claims):

@@ -15,6 +15,7 @@ from retrace.files import atomic_path
 from retrace.methods import METHODS, MethodConfig, check_batch
 from retrace.methods.crw import CRWConfig
 from retrace.methods.moco import MoCoConfig
+from retrace.methods.retrace import RetraceConfig
 from retrace.methods.siamfc import SiamFCConfig
 from retrace.methods.stfc3 import STFC3Config
 from retrace.methods.stt import StTConfig
@@ -101,6 +102,7 @@ class TrainConfig:
     Attributes:
         method: which method, a name of `methods.METHODS`; its settings are in the section of the same name.
         moco: settings of MoCo, the first stage of Spatial-then-Temporal.
+        retrace: settings of our own recipe.
         siamfc: settings of SiamFC.
         stfc3: settings of STFC3 and FC3.
         vfs: settings of VFS.
@@ -140,6 +142,7 @@ class TrainConfig:
 
     method: str = "stfc3"
     moco: MoCoConfig = MoCoConfig()
+    retrace: RetraceConfig = RetraceConfig()
     siamfc: SiamFCConfig = SiamFCConfig()
     stfc3: STFC3Config = STFC3Config()
     vfs: VFSConfig = VFSConfig()
