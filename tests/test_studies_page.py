@@ -60,7 +60,7 @@ def test_what_was_tried_first_is_that_of_its_file() -> None:
 
 def test_what_was_tried_for_our_own_recipe_is_that_of_its_file() -> None:
     """Every row of the page's table, to the digit."""
-    page = (PAGE.parent / "methods" / "retrace.md").read_text()
+    page = (HOME.parent / "methods" / "retrace.md").read_text()
     with (HOME / "retrace" / "tried.csv").open() as file:
         rows = list(csv.reader(file))[1:]
     table = [line for line in page.splitlines() if line.startswith("| ") and line.count("|") == 13]
