@@ -15,8 +15,9 @@ methods:
 * `check_batch(batch_size: int) -> None`: ValueError for a number of clips per forward pass that the method cannot train
   with (a queue that is not a multiple of it, one clip under batch normalisation).
 
-`<X>Views(config)`: picklable, because loader processes call it. `__call__(clip, generator) -> dict[str, Tensor]` turns
-a clip (uint8 (T, 3, H, W), RGB) into what the method sees; everything random is drawn from the generator.
+`<X>Views(config)`, or views that several methods share (`rebuilding.OneCrop`): picklable, because loader processes call
+it. `__call__(clip, generator) -> dict[str, Tensor]` turns a clip (uint8 (T, 3, H, W), RGB) into what the method sees;
+everything random is drawn from the generator.
 Views with `wants_boxes = True` are called with (clip, boxes, generator): boxes float32 (T, 4), x, y, w, h in pixels, of
 one thing in the clip; such a method trains on footage with boxes (`datasets.boxed`) and on generated scenes.
 
